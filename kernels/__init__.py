@@ -1,0 +1,41 @@
+"""Array-level kernels, one family a file: the plain NumPy reference, then the fast version of the same function.
+
+Importing this package imports neither Numba nor CuPy: both are loaded when a kernel first needs them.
+"""
+
+if __name__ != "minigan.kernels":  # two module objects of one file would mean two registries
+    raise ImportError("import the kernels as minigan.kernels, after `pip install -e .` in the checkout")
+
+from minigan.kernels.batch_norm import batch_norm, batch_norm_grad
+from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_grad
+from minigan.kernels.conv import conv2d, conv2d_output_shape, conv2d_transpose, conv2d_weight_grad
+from minigan.kernels.dense import dense
+from minigan.kernels.dispatch import Kernel, active, registry, use
+from minigan.kernels.losses import LOSSES, mean_loss
+from minigan.kernels.optimisers import adam_, rmsprop_, sgd_
+from minigan.kernels.philox import philox_bits_, philox_normal_, philox_uniform_
+
+__all__ = [
+    "ACTIVATIONS",
+    "LOSSES",
+    "Kernel",
+    "active",
+    "adam_",
+    "batch_norm",
+    "batch_norm_grad",
+    "bias_act",
+    "bias_act_grad",
+    "conv2d",
+    "conv2d_output_shape",
+    "conv2d_transpose",
+    "conv2d_weight_grad",
+    "dense",
+    "mean_loss",
+    "philox_bits_",
+    "philox_normal_",
+    "philox_uniform_",
+    "registry",
+    "rmsprop_",
+    "sgd_",
+    "use",
+]

@@ -1,0 +1,128 @@
+"""Numba, loaded and compiled on the first call of a loop nest, cached on disk, and said so when it takes time.
+
+Decisions that hold for every kernel (measured, or found as wrong results elsewhere):
+
+* the ``omp`` thread layer: it opens a parallel region many times faster than ``workqueue``; its threads must sleep
+  when idle (``OMP_WAIT_POLICY=passive``), or they fight the BLAS for the cores;
+* ``fastmath`` without ``nnan``/``ninf``: ``isnan`` keeps telling the truth and loops still vectorise;
+* no reduction across ``prange`` iterations: work is cut in chunks of a constant size, each writes its own slot, the
+  slots are combined in order. So results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read by libgomp when it loads
+
+CHUNK = 1 << 14  # elements of one chunk of a flat loop
+PARALLEL_WORK = 1 << 19  # elements from which two threads beat one (measured: a region costs 12-20 µs in a virtual machine)
+SERIAL = os.environ.get("MINIGAN_SERIAL") == "1"  # with NUMBA_BOUNDSCHECK=1, which parallel regions ignore
+FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+
+prange = range  # stands for numba.prange, which is put in its place when a loop nest is compiled
+
+_lock = threading.RLock()
+_workqueue = False  # numba's workqueue layer dies when two Python threads enter it
+_listener: Any = None
+
+
+def _announce_compilation(numba: Any) -> None:
+    """Say once, when the first real compilation (not a cache load) begins, why the first call is slow."""
+    global _listener
+    if _listener is not None:
+        return
+    from numba.core import event
+
+    class FirstCompilation(event.Listener):  # type: ignore[misc]
+        announced = False
+
+        def on_start(self, event: Any) -> None:
+            if not self.announced:
+                self.announced = True
+                print("minigan: compiling the CPU kernels (once; they are cached on disk)", file=sys.stderr, flush=True)
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    _listener = FirstCompilation()
+    event.register("numba:compile", _listener)
+
+
+def _load_numba() -> Any:
+    import numba
+
+    numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+    _announce_compilation(numba)
+    return numba
+
+
+class Loops:
+    """A loop nest in the Numba subset of Python, compiled when first called.
+
+    It is compiled for one thread, and with its ``prange`` loops shared among the threads when a call first has enough
+    ``work`` to repay opening a parallel region. The choice depends on the size alone, never on the number of threads.
+    Helpers it calls must be ``Loops`` of the same file: Numba's cache follows the defining file only.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+        self._serial: Any = None
+        self._parallel: Any = None
+
+    def __call__(self, *args: Any, work: int) -> None:
+        """Run the loops; ``work`` is about the number of elements they touch."""
+        if work < PARALLEL_WORK:
+            (self._serial or self.compile(parallel=False))(*args)
+        elif _workqueue:
+            with _lock:
+                (self._parallel or self.compile(parallel=True))(*args)
+        else:
+            (self._parallel or self.compile(parallel=True))(*args)
+
+    def compile(self, *, parallel: bool) -> Any:
+        """Return the Numba dispatcher, making it on the first call."""
+        with _lock:
+            if parallel:
+                self._parallel = self._parallel or self._jit(_load_numba(), parallel and not SERIAL)
+                return self._parallel
+            self._serial = self._serial or self._jit(_load_numba(), False)
+            return self._serial
+
+    def _jit(self, numba: Any, parallel: bool) -> Any:
+        global _workqueue
+        names = dict(self.function.__globals__)
+        for name in self.function.__code__.co_names:
+            if isinstance(names.get(name), Loops):
+                names[name] = names[name].compile(parallel=False)
+        if parallel:
+            names["prange"] = numba.prange
+            _workqueue = _no_openmp()
+        function = types.FunctionType(self.function.__code__, names, self.function.__name__)
+        # the cache file is named after the qualified name: one for each of the two versions
+        function.__qualname__ = self.function.__qualname__ + (".parallel" if parallel else "")
+        function.__module__ = self.function.__module__
+        options = {"parallel": parallel, "fastmath": FASTMATH, "error_model": "numpy", "nogil": True}
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # no folder to write the cache to: compile in every process
+            return numba.njit(**options)(function)
+
+
+def _no_openmp() -> bool:
+    try:
+        from numba.np.ufunc import omppool  # noqa: F401
+    except ImportError:
+        return True
+    return False
+
+
+def loops(function: Callable[..., Any]) -> Loops:
+    """Compile a loop nest with Numba when it is first called."""
+    return Loops(function)

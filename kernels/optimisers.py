@@ -1,0 +1,148 @@
+"""One step of an optimiser, and of the moving average of what it optimises, in one pass over flat buffers.
+
+    SGD      u ← μ u + (g + λ p)                             p ← p − lr u
+    RMSProp  v ← α v + (1 − α) g²                            p ← p − lr g / (√v + ε)
+    Adam     m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²  p ← p − lr m̂ / (√v̂ + ε),  m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ)
+    average  e ← e + (1 − decay)(p − e)                      skipped when e is empty
+
+Every array is one-dimensional, contiguous and of one dtype, and changed in place; g is only read.
+Sources: RMSProp, Tieleman and Hinton 2012; Adam 1412.6980.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minigan.kernels.dispatch import kernel
+from minigan.kernels.jit import CHUNK, loops, prange
+
+
+def _average(p: Any, ema: Any, decay: float) -> None:
+    if ema.size:
+        ema += (1 - decay) * (p - ema)
+
+
+@kernel
+def sgd_(p: Any, g: Any, u: Any, ema: Any, *, lr: float, momentum: float, weight_decay: float, decay: float) -> None:
+    """Step p against g with momentum buffer u (empty without momentum), and its average ema (or empty)."""
+    d = g + weight_decay * p
+    if u.size:
+        u *= momentum
+        u += d
+        d = u
+    p -= lr * d
+    _average(p, ema, decay)
+
+
+@kernel
+def rmsprop_(p: Any, g: Any, v: Any, ema: Any, *, lr: float, alpha: float, eps: float, decay: float) -> None:
+    """Step p against g scaled by its running root mean square √v, and its average ema (or empty)."""
+    v *= alpha
+    v += (1 - alpha) * g * g
+    p -= lr * g / (np.sqrt(v) + eps)
+    _average(p, ema, decay)
+
+
+@kernel
+def adam_(
+    p: Any,
+    g: Any,
+    m: Any,
+    v: Any,
+    ema: Any,
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step: int,
+    decay: float,
+) -> None:
+    """Step p against g with moments m and v at step ``step`` (from 1), and its average ema (or empty)."""
+    m *= beta1
+    m += (1 - beta1) * g
+    v *= beta2
+    v += (1 - beta2) * g * g
+    p -= lr / (1 - beta1**step) * m / (np.sqrt(v) / math.sqrt(1 - beta2**step) + eps)
+    _average(p, ema, decay)
+
+
+def _scalars(p: Any, *values: float) -> tuple[Any, ...]:
+    return tuple(p.dtype.type(value) for value in values)
+
+
+@sgd_.numba
+def _sgd_(p: Any, g: Any, u: Any, ema: Any, *, lr: float, momentum: float, weight_decay: float, decay: float) -> None:
+    _sgd_loops(p, g, u, ema, *_scalars(p, lr, momentum, weight_decay, 1 - decay), work=p.size)
+
+
+@rmsprop_.numba
+def _rmsprop_(p: Any, g: Any, v: Any, ema: Any, *, lr: float, alpha: float, eps: float, decay: float) -> None:
+    _rmsprop_loops(p, g, v, ema, *_scalars(p, lr, alpha, 1 - alpha, eps, 1 - decay), work=p.size)
+
+
+@adam_.numba
+def _adam_(
+    p: Any,
+    g: Any,
+    m: Any,
+    v: Any,
+    ema: Any,
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step: int,
+    decay: float,
+) -> None:
+    rate, root = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
+    scalars = _scalars(p, rate, 1 / root, beta1, 1 - beta1, beta2, 1 - beta2, eps, 1 - decay)
+    _adam_loops(p, g, m, v, ema, *scalars, work=p.size)
+
+
+@loops
+def _sgd_loops(p, g, u, ema, lr, momentum, weight_decay, rate):
+    for chunk in prange((p.size + CHUNK - 1) // CHUNK):
+        low = chunk * CHUNK
+        high = min(p.size, low + CHUNK)
+        if u.size:
+            for i in range(low, high):
+                u[i] = momentum * u[i] + (g[i] + weight_decay * p[i])
+                p[i] -= lr * u[i]
+        else:
+            for i in range(low, high):
+                p[i] -= lr * (g[i] + weight_decay * p[i])
+        if ema.size:
+            for i in range(low, high):
+                ema[i] += rate * (p[i] - ema[i])
+
+
+@loops
+def _rmsprop_loops(p, g, v, ema, lr, alpha, beta, eps, rate):
+    for chunk in prange((p.size + CHUNK - 1) // CHUNK):
+        low = chunk * CHUNK
+        high = min(p.size, low + CHUNK)
+        for i in range(low, high):
+            v[i] = alpha * v[i] + beta * g[i] * g[i]
+            p[i] -= lr * g[i] / (np.sqrt(v[i]) + eps)
+        if ema.size:
+            for i in range(low, high):
+                ema[i] += rate * (p[i] - ema[i])
+
+
+@loops
+def _adam_loops(p, g, m, v, ema, lr, root, beta1, alpha1, beta2, alpha2, eps, rate):
+    for chunk in prange((p.size + CHUNK - 1) // CHUNK):
+        low = chunk * CHUNK
+        high = min(p.size, low + CHUNK)
+        for i in range(low, high):
+            m[i] = beta1 * m[i] + alpha1 * g[i]
+            v[i] = beta2 * v[i] + alpha2 * g[i] * g[i]
+            p[i] -= lr * m[i] / (np.sqrt(v[i]) * root + eps)
+        if ema.size:
+            for i in range(low, high):
+                ema[i] += rate * (p[i] - ema[i])

@@ -1,0 +1,111 @@
+"""Philox 4x32-10 (Salmon et al., SC 2011): random bits as a function of a counter, so there is no state to carry.
+
+    counter (c0, c1, c2, c3), key (k0, k1); ten times:
+        c ← (hi(B·c2) ⊕ c1 ⊕ k0,  lo(B·c2),  hi(A·c0) ⊕ c3 ⊕ k1,  lo(A·c0));   k ← k + (W0, W1)
+
+Block ``index`` of a draw has the counter (index low, index high, stream, step) and the key (seed low, seed high) and
+gives four 32-bit words. A float32 in [0, 1) is (word >> 8)·2⁻²⁴, a float64 takes two words and 53 bits. Normals are
+Box–Muller pairs √(−2 ln u)·(cos 2πv, sin 2πv) with u in (0, 1], worked out in float64 for both dtypes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigan.kernels.dispatch import kernel
+from minigan.kernels.jit import CHUNK, loops, prange
+
+A, B = 0xD2511F53, 0xCD9E8D57
+W0, W1 = 0x9E3779B9, 0xBB67AE85
+MASK = 0xFFFFFFFF
+
+
+@kernel
+def philox_bits_(out: Any, *, seed: int, stream: int, step: int) -> None:
+    """Fill the 1-D uint32 array with random words; seed below 2⁶⁴, stream and step below 2³²."""
+    check_counters(seed, stream, step)
+    blocks = np.arange((out.size + 3) // 4, dtype=np.uint64)
+    c0, c1 = blocks & MASK, blocks >> np.uint64(32)
+    c2, c3 = np.full_like(blocks, stream), np.full_like(blocks, step)
+    k0, k1 = seed & MASK, seed >> 32
+    for _ in range(10):
+        high, low = np.uint64(A) * c0, np.uint64(B) * c2
+        c0, c1, c2, c3 = (low >> 32) ^ c1 ^ k0, low & MASK, (high >> 32) ^ c3 ^ k1, high & MASK
+        k0, k1 = (k0 + W0) & MASK, (k1 + W1) & MASK
+    out[...] = np.stack([c0, c1, c2, c3], axis=1).reshape(-1)[: out.size]
+
+
+@kernel
+def philox_uniform_(out: Any, *, seed: int, stream: int, step: int) -> None:
+    """Fill the float array with numbers in [0, 1)."""
+    bits_ = philox_bits_.implementations["reference"]
+    out[...] = _fractions(bits_, out.size, out.dtype, seed, stream, step).reshape(out.shape)
+
+
+@kernel
+def philox_normal_(out: Any, *, seed: int, stream: int, step: int) -> None:
+    """Fill the float array with standard normal numbers."""
+    out[...] = _normals(philox_bits_.implementations["reference"], out, seed, stream, step)
+
+
+def check_counters(seed: int, stream: int, step: int) -> None:
+    """Raise ValueError unless the counters fit the words that carry them."""
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"a seed is an integer from 0 to 2**64 - 1, not {seed}")
+    if not (0 <= stream < 2**32 and 0 <= step < 2**32):
+        raise ValueError(f"stream and step are integers from 0 to 2**32 - 1, not {stream} and {step}")
+
+
+def _fractions(bits_: Any, size: int, dtype: Any, seed: int, stream: int, step: int) -> Any:
+    """Return ``size`` numbers in [0, 1) as float64, with 24 bits for float32 and 53 for float64."""
+    words = np.empty(size if dtype == np.float32 else 2 * size, np.uint32)
+    bits_(words, seed=seed, stream=stream, step=step)
+    if dtype == np.float32:
+        return (words >> 8) * 2.0**-24
+    low, high = words[0::2].astype(np.uint64), words[1::2].astype(np.uint64)
+    return ((high << np.uint64(32) | low) >> np.uint64(11)) * 2.0**-53
+
+
+def _normals(bits_: Any, out: Any, seed: int, stream: int, step: int) -> Any:
+    pairs = _fractions(bits_, out.size + out.size % 2, out.dtype, seed, stream, step).reshape(-1, 2)
+    unit = 2.0**-24 if out.dtype == np.float32 else 2.0**-53
+    radius = np.sqrt(-2.0 * np.log(pairs[:, 0] + unit))
+    angle = 2.0 * np.pi * pairs[:, 1]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)[: out.size].reshape(out.shape)
+
+
+@philox_bits_.numba
+def _philox_bits_(out: Any, *, seed: int, stream: int, step: int) -> None:
+    check_counters(seed, stream, step)
+    _philox_loops(out, *np.array([seed & MASK, seed >> 32, stream, step], np.uint64), work=8 * out.size)
+
+
+@philox_uniform_.numba
+def _philox_uniform_(out: Any, *, seed: int, stream: int, step: int) -> None:
+    out[...] = _fractions(_philox_bits_, out.size, out.dtype, seed, stream, step).reshape(out.shape)
+
+
+@philox_normal_.numba
+def _philox_normal_(out: Any, *, seed: int, stream: int, step: int) -> None:
+    out[...] = _normals(_philox_bits_, out, seed, stream, step)
+
+
+@loops
+def _philox_loops(out, key0, key1, stream, step):
+    mask, shift = np.uint64(MASK), np.uint64(32)
+    blocks = CHUNK // 4
+    for chunk in prange((out.size + CHUNK - 1) // CHUNK):
+        for block in range(chunk * blocks, min((out.size + 3) // 4, (chunk + 1) * blocks)):
+            c0, c1 = np.uint64(block) & mask, np.uint64(block) >> shift
+            c2, c3 = stream, step
+            k0, k1 = key0, key1
+            for _ in range(10):
+                high, low = np.uint64(A) * c0, np.uint64(B) * c2
+                c0, c1, c2, c3 = (low >> shift) ^ c1 ^ k0, low & mask, (high >> shift) ^ c3 ^ k1, high & mask
+                k0, k1 = (k0 + np.uint64(W0)) & mask, (k1 + np.uint64(W1)) & mask
+            for word in range(4):
+                at = 4 * block + word
+                if at < out.size:
+                    out[at] = c0 if word == 0 else c1 if word == 1 else c2 if word == 2 else c3

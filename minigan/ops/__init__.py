@@ -1,0 +1,149 @@
+"""Differentiable ops by family. In each file an op and its rule stand on adjacent lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigan.device import resolve
+from minigan.ops.conv import conv2d, conv2d_transpose, conv2d_weight_grad
+from minigan.ops.dense import dense, matmul
+from minigan.ops.elementwise import (
+    abs,
+    add,
+    astype,
+    bias_act,
+    clip,
+    div,
+    exp,
+    leaky_relu,
+    log,
+    maximum,
+    minimum,
+    mul,
+    neg,
+    power,
+    raw,
+    relu,
+    sigmoid,
+    softplus,
+    sqrt,
+    square,
+    sub,
+    tanh,
+    where,
+)
+from minigan.ops.loss import mean_loss
+from minigan.ops.norm import batch_norm
+from minigan.ops.reduce import broadcast_to, logsumexp, max, mean, min, softmax, sum, sum_to, var
+from minigan.ops.shape import concat, flatten_samples, getitem, pad, reshape, scatter_add, stack, transpose
+from minigan.tensor import Tensor
+
+__all__ = [
+    "abs",
+    "add",
+    "astype",
+    "batch_norm",
+    "bias_act",
+    "broadcast_to",
+    "clip",
+    "concat",
+    "conv2d",
+    "conv2d_transpose",
+    "conv2d_weight_grad",
+    "dense",
+    "div",
+    "exp",
+    "flatten_samples",
+    "getitem",
+    "leaky_relu",
+    "log",
+    "logsumexp",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "mean_loss",
+    "min",
+    "minimum",
+    "mul",
+    "neg",
+    "pad",
+    "power",
+    "relu",
+    "reshape",
+    "scatter_add",
+    "sigmoid",
+    "softmax",
+    "softplus",
+    "sqrt",
+    "square",
+    "stack",
+    "sub",
+    "sum",
+    "sum_to",
+    "tanh",
+    "transpose",
+    "var",
+    "where",
+]
+
+
+def _power(x: Tensor, exponent: Any) -> Tensor:
+    if not isinstance(exponent, int | float | np.number):
+        raise TypeError(f"power: the exponent must be a number, not {type(exponent).__name__}: use exp(y * log(x))")
+    return power(x, exponent=exponent.item() if isinstance(exponent, np.number) else exponent)
+
+
+def _compare(ufunc: Any) -> Any:
+    return lambda x, y: Tensor(np.asarray(ufunc(raw(x), raw(y))))
+
+
+def _axes(x: Tensor, *axes: Any) -> Tensor:
+    return transpose(x, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes or None)
+
+
+def _to(x: Tensor, device: str) -> Tensor:
+    """Return the Tensor on ``device``: itself where it is there already."""
+    resolve(device)
+    return x
+
+
+def _swapped(op: Any) -> Any:
+    return lambda x, y: op(y, x)
+
+
+for name, method in {
+    "__add__": lambda x, y: add(x, y),
+    "__radd__": lambda x, y: add(y, x),
+    "__sub__": lambda x, y: sub(x, y),
+    "__rsub__": lambda x, y: sub(y, x),
+    "__mul__": lambda x, y: mul(x, y),
+    "__rmul__": lambda x, y: mul(y, x),
+    "__truediv__": lambda x, y: div(x, y),
+    "__rtruediv__": lambda x, y: div(y, x),
+    "__pow__": _power,
+    "__matmul__": matmul,
+    "__rmatmul__": _swapped(matmul),
+    "__neg__": lambda x: neg(x),
+    "__lt__": _compare(np.less),
+    "__le__": _compare(np.less_equal),
+    "__gt__": _compare(np.greater),
+    "__ge__": _compare(np.greater_equal),
+    "__getitem__": getitem,
+    "__iter__": lambda x: (x[i] for i in range(len(x))),
+    "T": property(transpose),
+    "sum": sum,
+    "mean": mean,
+    "var": var,
+    "max": max,
+    "min": min,
+    "reshape": reshape,
+    "transpose": _axes,
+    "astype": lambda x, dtype: astype(x, dtype=np.dtype(dtype)),
+    "to": _to,
+    "sum_to": sum_to,
+}.items():
+    setattr(Tensor, name, method)
+del name, method

@@ -1,0 +1,95 @@
+"""Matrix products, and the dense layer with its bias and activation fused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minigan import kernels
+from minigan.autodiff import primitive
+from minigan.device import xp
+from minigan.ops.elementwise import bias_act_vjp, raw
+from minigan.ops.reduce import sum_to
+from minigan.ops.shape import reshape, transpose
+from minigan.tensor import Tensor
+
+
+def _check_dtypes(x: Any, w: Any) -> None:
+    if x.dtype != w.dtype:
+        raise TypeError(f"x is {x.dtype} but w is {w.dtype}: bring both to one dtype")
+
+
+def _swap(x: Any) -> Tensor:
+    """Swap the last two axes."""
+    ndim = raw(x).ndim
+    return transpose(x, (*range(ndim - 2), ndim - 1, ndim - 2))
+
+
+@primitive
+def _matmul(x: Any, w: Any) -> Any:
+    if x.shape[-1] != w.shape[-2]:
+        raise ValueError(f"x has {x.shape[-1]} columns but w has {w.shape[-2]} rows")
+    _check_dtypes(x, w)
+    return xp(x).matmul(x, w)
+
+
+_matmul.defvjp(
+    lambda g, y, x, w: _matmul(g, _swap(w)),
+    lambda g, y, x, w: _matmul(_swap(x), g),
+)
+
+
+def matmul(x: Any, w: Any) -> Tensor:
+    """x @ w as NumPy's: vectors, matrices, and stacks of matrices whose leading axes broadcast."""
+    a, b = raw(x).ndim, raw(w).ndim
+    if not a or not b:
+        raise ValueError(f"matmul(x {raw(x).shape}, w {raw(w).shape}): neither may be a single number")
+    rows = reshape(x, (1, -1)) if a == 1 else x
+    columns = reshape(w, (-1, 1)) if b == 1 else w
+    y = _matmul(rows, columns)
+    if a > 1 and b > 1:
+        return y
+    keep = y.shape[:-2] + (() if a == 1 else y.shape[-2:-1]) + (() if b == 1 else y.shape[-1:])
+    return reshape(y, keep)
+
+
+@primitive
+def _dense(x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
+    if w.ndim != 2 or x.ndim != 2 or x.shape[1] != w.shape[0]:
+        raise ValueError(f"x {x.shape} must be (N, {w.shape[0] if w.ndim == 2 else 'n_in'}) and w {w.shape} (n_in, n_out)")
+    if b is not None and b.shape != (w.shape[1],):
+        raise ValueError(f"b has shape {b.shape} but w {w.shape} wants ({w.shape[1]},)")
+    _check_dtypes(x, w)
+    return kernels.dense(x, w, b, activation=activation, slope=slope)
+
+
+def _dense_vjp(g: Tensor, y: Tensor, x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
+    dv, db = bias_act_vjp(g, y, b, activation, slope)
+    return _Lazy(lambda: _matmul(dv, _swap(w)), lambda: _matmul(_swap(x), dv), lambda: db)
+
+
+class _Lazy:
+    """Cotangents worked out when asked for: a path that does not lead to w never pays for its gradient."""
+
+    def __init__(self, *thunks: Any) -> None:
+        self.thunks = thunks
+
+    def __getitem__(self, i: int) -> Any:
+        return self.thunks[i]()
+
+
+_dense.defvjp_joint(_dense_vjp)
+
+
+def dense(x: Any, w: Any, b: Any = None, *, activation: str = "linear", slope: float = 0.0) -> Tensor:
+    """act(x w + b): x (..., n_in), w (n_in, n_out), b (n_out,) or None, result (..., n_out).
+
+    ``activation`` is one of linear, relu, leaky_relu (with ``slope``), tanh, sigmoid.
+    """
+    shape = raw(x).shape
+    if len(shape) == 2:
+        return _dense(x, w, b, activation=activation, slope=slope)
+    y = _dense(reshape(x, (-1, shape[-1] if shape else 1)), w, b, activation=activation, slope=slope)
+    return reshape(y, (*shape[:-1], y.shape[1]))
+
+
+__all__ = ["dense", "matmul", "sum_to"]

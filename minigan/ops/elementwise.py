@@ -1,0 +1,270 @@
+"""Elementwise ops. Broadcasting follows NumPy and is undone by the engine, so rules need not think of it.
+
+Conventions at kinks: relu'(0) = 0, leaky_relu'(0) = slope, abs'(0) = 0, clip' = 1 on its bounds, maximum and minimum
+share a tie half and half, sqrt'(0) = inf.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigan import kernels
+from minigan.autodiff import primitive
+from minigan.device import xp
+from minigan.tensor import Tensor
+
+
+def constant(array: Any) -> Tensor:
+    """Return a Tensor without graph: a factor whose derivative is zero wherever it exists."""
+    return Tensor(np.asarray(array))
+
+
+def raw(x: Any) -> Any:
+    """Return the array (or number) behind a Tensor, or ``x`` itself."""
+    return x.data if type(x) is Tensor else x
+
+
+# --- arithmetic -------------------------------------------------------------------------------------------------------
+
+
+@primitive
+def add(x: Any, y: Any) -> Any:
+    """x + y."""
+    return x + y
+
+
+add.defvjp(lambda g, out, x, y: g, lambda g, out, x, y: g)
+
+
+@primitive
+def sub(x: Any, y: Any) -> Any:
+    """x − y."""
+    return x - y
+
+
+sub.defvjp(lambda g, out, x, y: g, lambda g, out, x, y: -g)
+
+
+@primitive
+def mul(x: Any, y: Any) -> Any:
+    """x · y."""
+    return x * y
+
+
+mul.defvjp(lambda g, out, x, y: g * y, lambda g, out, x, y: g * x)
+
+
+@primitive
+def div(x: Any, y: Any) -> Any:
+    """x / y."""
+    return x / y
+
+
+div.defvjp(lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y)
+
+
+@primitive
+def neg(x: Any) -> Any:
+    """−x."""
+    return -x
+
+
+neg.defvjp(lambda g, y, x: -g)
+
+
+@primitive
+def power(x: Any, *, exponent: float) -> Any:
+    """x to a constant exponent; its derivative is 0 everywhere for exponent 0."""
+    return x**exponent
+
+
+power.defvjp(lambda g, y, x, *, exponent: g * (exponent * x ** (exponent - 1)) if exponent else g * 0.0)
+
+
+@primitive
+def astype(x: Any, *, dtype: Any) -> Any:
+    """Return x in another dtype."""
+    return x.astype(dtype)
+
+
+astype.defvjp(lambda g, y, x, *, dtype: astype(g, dtype=x.dtype))
+
+# --- functions --------------------------------------------------------------------------------------------------------
+
+
+@primitive
+def exp(x: Any) -> Any:
+    """e^x."""
+    return xp(x).exp(x)
+
+
+exp.defvjp(lambda g, y, x: g * y)
+
+
+@primitive
+def log(x: Any) -> Any:
+    """Natural logarithm."""
+    return xp(x).log(x)
+
+
+log.defvjp(lambda g, y, x: g / x)
+
+
+@primitive
+def sqrt(x: Any) -> Any:
+    """Square root; its derivative at 0 is inf."""
+    return xp(x).sqrt(x)
+
+
+sqrt.defvjp(lambda g, y, x: g * 0.5 / y)
+
+
+@primitive
+def square(x: Any) -> Any:
+    """x²."""
+    return x * x
+
+
+square.defvjp(lambda g, y, x: g * (2.0 * x))
+
+
+@primitive
+def abs(x: Any) -> Any:
+    """|x|; its derivative at 0 is 0."""
+    return xp(x).abs(x)
+
+
+abs.defvjp(lambda g, y, x: g * constant(xp(x.data).sign(x.data)))
+
+
+@primitive
+def tanh(x: Any) -> Any:
+    """Hyperbolic tangent."""
+    return xp(x).tanh(x)
+
+
+tanh.defvjp(lambda g, y, x: g * (1.0 - y * y))
+
+
+@primitive
+def sigmoid(x: Any) -> Any:
+    """σ(x) = 1 / (1 + e^−x), without overflow at any x."""
+    return kernels.bias_act(x, None, activation="sigmoid", slope=0.0)
+
+
+sigmoid.defvjp(lambda g, y, x: g * (y * (1.0 - y)))
+
+
+@primitive
+def softplus(x: Any) -> Any:
+    """log(1 + e^x), without overflow at any x."""
+    m = xp(x)
+    return m.maximum(x, 0) + m.log1p(m.exp(-m.abs(x)))
+
+
+softplus.defvjp(lambda g, y, x: g * sigmoid(x))
+
+# --- piecewise linear functions ---------------------------------------------------------------------------------------
+
+
+@primitive
+def maximum(x: Any, y: Any) -> Any:
+    """The larger of x and y."""
+    return np.maximum(x, y)
+
+
+@primitive
+def minimum(x: Any, y: Any) -> Any:
+    """The smaller of x and y."""
+    return np.minimum(x, y)
+
+
+def _share(g: Tensor, winner: Any, other: Any) -> Tensor:
+    """Pass g where ``winner`` is the result, and half of it where both are."""
+    a, b = raw(winner), raw(other)
+    return g * constant(((a > b) + 0.5 * (a == b)).astype(g.dtype))
+
+
+maximum.defvjp(lambda g, out, x, y: _share(g, x, y), lambda g, out, x, y: _share(g, y, x))
+minimum.defvjp(lambda g, out, x, y: _share(g, raw(y), raw(x)), lambda g, out, x, y: _share(g, raw(x), raw(y)))
+
+
+@primitive
+def _clip(x: Any, *, low: float, high: float) -> Any:
+    return xp(x).clip(x, low, high)
+
+
+_clip.defvjp(lambda g, y, x, *, low, high: g * constant(((x.data >= low) & (x.data <= high)).astype(g.dtype)))
+
+
+def clip(x: Any, low: float, high: float) -> Tensor:
+    """Return x held between ``low`` and ``high``; the derivative is 1 on the bounds, 0 outside."""
+    if not low <= high:
+        raise ValueError(f"clip: low must not exceed high, got low={low}, high={high}")
+    return _clip(x, low=low, high=high)
+
+
+@primitive
+def _where(x: Any, y: Any, *, condition: Any) -> Any:
+    return np.where(condition, x, y)
+
+
+_where.defvjp(
+    lambda g, out, x, y, *, condition: _where(g, 0.0, condition=condition),
+    lambda g, out, x, y, *, condition: _where(0.0, g, condition=condition),
+)
+
+
+def where(condition: Any, x: Any, y: Any) -> Tensor:
+    """Return x where ``condition`` (a bool array or Tensor, a constant) holds, else y."""
+    condition = np.asarray(raw(condition))
+    if condition.dtype != bool:
+        raise TypeError(f"where: the condition must be bool, not {condition.dtype}")
+    return _where(x, y, condition=condition)
+
+
+@primitive
+def bias_act(x: Any, b: Any, *, activation: str, slope: float) -> Any:
+    """act(x + b) as one pass: x (..., C), b (C,) or None; see minigan.kernels.bias_act."""
+    if b is not None and b.shape != x.shape[-1:]:
+        raise ValueError(f"b has shape {b.shape} but the last axis of x wants {x.shape[-1:]}")
+    return kernels.bias_act(x, b, activation=activation, slope=slope)
+
+
+@primitive
+def bias_act_grad(g: Any, y: Any, *, activation: str, slope: float) -> Any:
+    """g · act'(v), through y = act(v) alone."""
+    return kernels.bias_act_grad(g, y, activation=activation, slope=slope)
+
+
+def bias_act_vjp(g: Tensor, y: Tensor, b: Any, activation: str, slope: float) -> tuple[Tensor, Any]:
+    """Return the cotangents of v = x + b and of b: the second is the first, summed over all axes but the last."""
+    dv = bias_act_grad(g, y, activation=activation, slope=slope) if activation != "linear" else g
+    return dv, None if b is None else dv.sum_to(b.shape)
+
+
+def _bias_act_grad_vjp(u: Tensor, out: Tensor, g: Any, y: Any, *, activation: str, slope: float) -> Any:
+    dg = bias_act_grad(u, y, activation=activation, slope=slope)
+    if activation == "tanh":
+        return dg, u * g * (-2.0 * y)
+    if activation == "sigmoid":
+        return dg, u * g * (1.0 - 2.0 * y)
+    return dg, None  # piecewise linear: act' is constant wherever it exists
+
+
+bias_act.defvjp_joint(
+    lambda g, y, x, b, *, activation, slope: bias_act_vjp(g, y, b, activation, slope),
+)
+bias_act_grad.defvjp_joint(_bias_act_grad_vjp)
+
+
+def relu(x: Any) -> Tensor:
+    """max(x, 0); its derivative at 0 is 0."""
+    return bias_act(x, None, activation="relu", slope=0.0)
+
+
+def leaky_relu(x: Any, slope: float) -> Tensor:
+    """Return x where x > 0, else slope·x, for slope >= 0; its derivative at 0 is the slope."""
+    return bias_act(x, None, activation="leaky_relu", slope=slope)

@@ -1,0 +1,165 @@
+"""Reductions, and broadcast_to, which is the adjoint of the sum.
+
+``axis`` is None (all axes), an int or a tuple of ints, and ``keepdims`` leaves reduced axes with length 1, as NumPy's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minigan.autodiff import primitive
+from minigan.device import xp
+from minigan.ops.elementwise import constant, raw, square
+from minigan.ops.shape import reshape
+from minigan.tensor import Tensor
+
+Axis = int | tuple[int, ...] | None
+
+
+def axes_of(name: str, x: Any, axis: Axis) -> tuple[int, ...]:
+    """Return ``axis`` as a sorted tuple of numbers >= 0; ValueError names the op for an axis that is not there."""
+    ndim = raw(x).ndim
+    wanted = range(ndim) if axis is None else (axis,) if isinstance(axis, int | np.integer) else tuple(axis)
+    found = sorted(int(a) + ndim if a < 0 else int(a) for a in wanted)
+    if any(not 0 <= a < ndim for a in found) or len(set(found)) < len(found):
+        raise ValueError(f"{name}(x {raw(x).shape}, axis={axis}): every axis must exist, and be named once")
+    return tuple(found)
+
+
+def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+
+def _spread(reduced: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+    """Broadcast a reduced Tensor (with or without its axes) back to ``shape``."""
+    return broadcast_to(reshape(reduced, _kept(shape, axes)), shape)
+
+
+def _drop(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    return x if keepdims else reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in axes))
+
+
+def _as_tensor(x: Any) -> Tensor:
+    return x if type(x) is Tensor else Tensor(np.asarray(x))
+
+
+@primitive
+def _sum(x: Any, *, axes: tuple[int, ...], keepdims: bool) -> Any:
+    return x.sum(axes, keepdims=keepdims)
+
+
+_sum.defvjp(lambda g, y, x, *, axes, keepdims: _spread(g, x.shape, axes))
+
+
+@primitive
+def _broadcast_to(x: Any, *, shape: tuple[int, ...]) -> Any:
+    return xp(x).broadcast_to(x, shape)
+
+
+_broadcast_to.defvjp(lambda g, y, x, *, shape: sum_to(g, x.shape))
+
+
+def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Sum over ``axis``."""
+    x = _as_tensor(x)
+    return _sum(x, axes=axes_of("sum", x, axis), keepdims=keepdims)
+
+
+def broadcast_to(x: Any, shape: tuple[int, ...]) -> Tensor:
+    """Repeat x along new axes and axes of length 1 until it has ``shape``."""
+    return _broadcast_to(_as_tensor(x), shape=tuple(shape))
+
+
+def sum_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Sum x down to ``shape``: the adjoint of broadcasting from ``shape``."""
+    lead = x.ndim - len(shape)
+    axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1 and x.shape[lead + i] != 1)
+    return reshape(_sum(x, axes=axes, keepdims=False), shape) if axes else x
+
+
+def _count(name: str, x: Tensor, axes: tuple[int, ...]) -> int:
+    n = math.prod(x.shape[a] for a in axes)
+    if n == 0:
+        raise ValueError(f"{name}(x {x.shape}): nothing to reduce over axes {axes}")
+    return n
+
+
+def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Mean over ``axis``; ValueError where there is nothing to average."""
+    x = _as_tensor(x)
+    axes = axes_of("mean", x, axis)
+    return _sum(x, axes=axes, keepdims=keepdims) * (1.0 / _count("mean", x, axes))
+
+
+def var(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Biased variance over ``axis``: the mean of squared distances from the mean."""
+    x = _as_tensor(x)
+    return mean(square(x - mean(x, axis, keepdims=True)), axis, keepdims)
+
+
+@primitive
+def _amax(x: Any, *, axes: tuple[int, ...]) -> Any:
+    return x.max(axes, keepdims=True)
+
+
+def _amax_vjp(g: Tensor, y: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> Tensor:
+    winners = x.data == y.data
+    return g * constant((winners / winners.sum(axes, keepdims=True)).astype(x.dtype))  # ties share evenly
+
+
+_amax.defvjp(_amax_vjp)
+
+
+def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Largest entry over ``axis``; ties share the gradient evenly."""
+    x = _as_tensor(x)
+    axes = axes_of("max", x, axis)
+    _count("max", x, axes)
+    return _drop(_amax(x, axes=axes), axes, keepdims)
+
+
+def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Smallest entry over ``axis``; ties share the gradient evenly."""
+    x = _as_tensor(x)
+    axes = axes_of("min", x, axis)
+    _count("min", x, axes)
+    return _drop(-_amax(-x, axes=axes), axes, keepdims)
+
+
+@primitive
+def _logsumexp(x: Any, *, axes: tuple[int, ...]) -> Any:
+    m = xp(x)
+    top = x.max(axes, keepdims=True)
+    top = m.where(m.isfinite(top), top, 0)  # ±inf speaks for itself: inf − inf would not
+    return top + m.log(m.exp(x - top).sum(axes, keepdims=True))
+
+
+_logsumexp.defvjp(lambda g, y, x, *, axes: g * _softmax(x, axes=axes))
+
+
+@primitive
+def _softmax(x: Any, *, axes: tuple[int, ...]) -> Any:
+    e = xp(x).exp(x - x.max(axes, keepdims=True))
+    return e / e.sum(axes, keepdims=True)
+
+
+_softmax.defvjp(lambda g, y, x, *, axes: y * (g - _sum(g * y, axes=axes, keepdims=True)))
+
+
+def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """log Σ e^x over ``axis``, without overflow."""
+    x = _as_tensor(x)
+    axes = axes_of("logsumexp", x, axis)
+    _count("logsumexp", x, axes)
+    return _drop(_logsumexp(x, axes=axes), axes, keepdims)
+
+
+def softmax(x: Any, axis: Axis = -1) -> Tensor:
+    """e^x / Σ e^x over ``axis``."""
+    x = _as_tensor(x)
+    axes = axes_of("softmax", x, axis)
+    _count("softmax", x, axes)
+    return _softmax(x, axes=axes)

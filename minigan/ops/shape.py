@@ -1,0 +1,151 @@
+"""Ops that move entries without changing them. Adjoint pairs stand together: getitem and scatter_add, concat and slices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minigan.autodiff import primitive
+from minigan.device import xp
+from minigan.ops.elementwise import raw
+from minigan.tensor import Tensor
+
+
+@primitive
+def _reshape(x: Any, *, shape: tuple[int, ...]) -> Any:
+    return x.reshape(shape)
+
+
+_reshape.defvjp(lambda g, y, x, *, shape: _reshape(g, shape=x.shape))
+
+
+def reshape(x: Any, *shape: Any) -> Tensor:
+    """Return x in another shape with as many entries; one length may be −1. Takes a tuple or several ints."""
+    wanted = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
+    return _reshape(x, shape=tuple(wanted))
+
+
+@primitive
+def _transpose(x: Any, *, axes: tuple[int, ...]) -> Any:
+    return x.transpose(axes)
+
+
+_transpose.defvjp(lambda g, y, x, *, axes: _transpose(g, axes=tuple(int(i) for i in np.argsort(axes))))
+
+
+def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
+    """Permute the axes; reverse them when ``axes`` is not given."""
+    ndim = raw(x).ndim
+    order = tuple(reversed(range(ndim))) if axes is None else tuple(int(a) % ndim if ndim else int(a) for a in axes)
+    if sorted(order) != list(range(ndim)):
+        raise ValueError(f"transpose(x {raw(x).shape}, axes={axes}): the axes must be a permutation of all {ndim}")
+    return _transpose(x, axes=order)
+
+
+@primitive
+def _getitem(x: Any, *, index: Any) -> Any:
+    return x[index]
+
+
+_getitem.defvjp(lambda g, y, x, *, index: scatter_add(g, index, x.shape))
+
+
+@primitive
+def _scatter_add(x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
+    out = xp(x).zeros(shape, x.dtype)
+    if _has_arrays(index):
+        np.add.at(out, index, x)
+    else:
+        out[index] = x
+    return out
+
+
+_scatter_add.defvjp(lambda g, y, x, *, index, shape: _getitem(g, index=index))
+
+
+def _has_arrays(index: Any) -> bool:
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, np.ndarray | list) for part in parts)
+
+
+def _plain_index(index: Any) -> Any:
+    """Replace Tensors and lists by arrays, so that the index is a constant."""
+    if isinstance(index, tuple):
+        return tuple(_plain_index(part) for part in index)
+    return np.array(raw(index)) if isinstance(index, Tensor | list | np.ndarray) else index
+
+
+def getitem(x: Any, index: Any) -> Tensor:
+    """x[index] as NumPy's: ints, slices, None, Ellipsis, integer and bool arrays."""
+    return _getitem(x, index=_plain_index(index))
+
+
+def scatter_add(x: Any, index: Any, shape: tuple[int, ...]) -> Tensor:
+    """Return zeros of ``shape`` with x added at ``index``, repeated places adding up: the adjoint of getitem."""
+    return _scatter_add(x, index=_plain_index(index), shape=tuple(shape))
+
+
+@primitive
+def _concat(*xs: Any, axis: int) -> Any:
+    return np.concatenate(xs, axis)
+
+
+def _slices(g: Tensor, y: Tensor, *xs: Any, axis: int) -> list[Tensor]:
+    before: tuple[Any, ...] = (slice(None),) * axis
+    ends = np.cumsum([raw(x).shape[axis] for x in xs]).tolist()
+    return [_getitem(g, index=(*before, slice(low, high))) for low, high in zip([0, *ends], ends, strict=False)]
+
+
+_concat.defvjp_joint(_slices)
+
+
+def concat(xs: Sequence[Any], axis: int = 0) -> Tensor:
+    """Join Tensors along an axis that they have; their other axes must agree."""
+    if not xs:
+        raise ValueError("concat: needs at least one Tensor")
+    ndim = raw(xs[0]).ndim
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"concat: axis {axis} is not one of the {ndim} axes of {raw(xs[0]).shape}")
+    return _concat(*xs, axis=axis % ndim)
+
+
+def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
+    """Join Tensors of one shape along a new axis."""
+    if not xs:
+        raise ValueError("stack: needs at least one Tensor")
+    shape = raw(xs[0]).shape
+    if any(raw(x).shape != shape for x in xs):
+        raise ValueError(f"stack: all shapes must be equal, got {', '.join(str(raw(x).shape) for x in xs)}")
+    if not -len(shape) - 1 <= axis <= len(shape):
+        raise ValueError(f"stack: axis {axis} is out of range for Tensors of shape {shape}")
+    at = axis % (len(shape) + 1)
+    return concat([reshape(x, (*shape[:at], 1, *shape[at:])) for x in xs], at)
+
+
+@primitive
+def _pad(x: Any, *, widths: tuple[tuple[int, int], ...]) -> Any:
+    return xp(x).pad(x, widths)
+
+
+_pad.defvjp(
+    lambda g, y, x, *, widths: _getitem(
+        g, index=tuple(slice(low, low + n) for (low, _), n in zip(widths, x.shape, strict=True))
+    )
+)
+
+
+def pad(x: Any, widths: Sequence[tuple[int, int]]) -> Tensor:
+    """Surround x with zeros: ``widths`` gives (before, after) for every axis."""
+    shape = raw(x).shape
+    if len(widths) != len(shape) or any(min(pair) < 0 for pair in widths):
+        raise ValueError(f"pad(x {shape}, widths={widths}): one pair of widths >= 0 for every axis")
+    return _pad(x, widths=tuple((int(low), int(high)) for low, high in widths))
+
+
+def flatten_samples(x: Any) -> Tensor:
+    """Return x (N, ...) as (N, the product of the rest)."""
+    shape = raw(x).shape
+    return reshape(x, (shape[0], math.prod(shape[1:])))

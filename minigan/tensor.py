@@ -1,0 +1,171 @@
+"""A Tensor: an array, and the operation and inputs that made it.
+
+A Tensor is its own node of the graph. It points to its inputs and nothing points back, so there are no reference
+cycles and a graph is freed the moment its last output goes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minigan import device as devices
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+next_id = itertools.count(1).__next__
+
+
+class Tensor:
+    """An array of numbers that remembers how it was computed. Make leaves with :func:`minigan.tensor`.
+
+    ``data`` is read-only by contract: only an optimiser changes the data of leaves, and it renews their ``id`` so that
+    a gradient through a graph made before the change is refused.
+
+    ``id`` grows with creation, so inputs have smaller ids than what is made of them: ids are a topological order.
+    ``memo`` holds what a kernel derived from this Tensor and may use again (a cache, never a source of truth).
+    """
+
+    __slots__ = ("__weakref__", "data", "id", "inputs", "memo", "op", "requires_grad", "settings")
+
+    __array_ufunc__ = None  # NumPy arrays leave array + tensor to the Tensor
+
+    def __init__(
+        self,
+        data: Any,
+        requires_grad: bool = False,
+        op: Any = None,
+        inputs: tuple[Any, ...] = (),
+        settings: dict[str, Any] | None = None,
+        memo: Any = None,
+    ) -> None:
+        self.data = data
+        self.requires_grad = requires_grad
+        self.op = op
+        self.inputs = inputs
+        self.settings = settings
+        self.memo = memo
+        self.id = next_id()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return self.data.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The NumPy dtype of the entries."""
+        return self.data.dtype
+
+    @property
+    def device(self) -> str:
+        """``"cpu"`` or ``"cuda"``."""
+        return devices.device_of(self.data)
+
+    def numpy(self) -> np.ndarray:
+        """Return the entries as a NumPy array, copied: writing to it does not reach the Tensor."""
+        return np.array(devices.to_numpy(self.data))
+
+    def item(self) -> Any:
+        """Return the only entry as a Python number; ValueError if there is not exactly one."""
+        if self.data.size != 1:
+            raise ValueError(f"item() wants one entry, not a Tensor of shape {self.shape}")
+        return self.data.item()
+
+    def detach(self) -> Tensor:
+        """Return the same data as a constant: no gradient passes through it."""
+        return Tensor(self.data)
+
+    def __len__(self) -> int:
+        if not self.data.ndim:
+            raise TypeError("a Tensor of shape () has no length")
+        return self.data.shape[0]
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __repr__(self) -> str:
+        values = np.array2string(devices.to_numpy(self.data), separator=", ", prefix="tensor(")
+        notes = [f"dtype={self.dtype}"] if self.dtype != FLOATS[0] else []
+        notes += [f"device={self.device!r}"] if self.device != "cpu" else []
+        notes += ["requires_grad=True"] if self.requires_grad and self.op is None else []
+        notes += [f"op={self.op.name}"] if self.op is not None else []
+        return f"tensor({', '.join([values, *notes])})"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self.requires_grad:
+            raise TypeError("this Tensor requires grad, and NumPy would lose its graph: use .detach() or .numpy()")
+        return np.array(devices.to_numpy(self.data), dtype=dtype, copy=copy)
+
+    if TYPE_CHECKING:  # operators and methods that minigan.ops puts on the class, next to the ops they call
+        T: Tensor
+        __add__: Callable[[Any], Tensor]
+        __radd__: Callable[[Any], Tensor]
+        __sub__: Callable[[Any], Tensor]
+        __rsub__: Callable[[Any], Tensor]
+        __mul__: Callable[[Any], Tensor]
+        __rmul__: Callable[[Any], Tensor]
+        __truediv__: Callable[[Any], Tensor]
+        __rtruediv__: Callable[[Any], Tensor]
+        __pow__: Callable[[float], Tensor]
+        __matmul__: Callable[[Any], Tensor]
+        __rmatmul__: Callable[[Any], Tensor]
+        __neg__: Callable[[], Tensor]
+        __lt__: Callable[[Any], Tensor]
+        __le__: Callable[[Any], Tensor]
+        __gt__: Callable[[Any], Tensor]
+        __ge__: Callable[[Any], Tensor]
+        __getitem__: Callable[[Any], Tensor]
+        __iter__: Callable[[], Iterator[Tensor]]
+        sum: Callable[..., Tensor]
+        mean: Callable[..., Tensor]
+        var: Callable[..., Tensor]
+        max: Callable[..., Tensor]
+        min: Callable[..., Tensor]
+        reshape: Callable[..., Tensor]
+        transpose: Callable[..., Tensor]
+        astype: Callable[[Any], Tensor]
+        to: Callable[[str], Tensor]
+        sum_to: Callable[[tuple[int, ...]], Tensor]
+
+
+def tensor(data: Any, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """Make a leaf Tensor from a copy of ``data`` (numbers, nested lists, an array or a Tensor).
+
+    Python floats become float32; arrays keep their dtype unless ``dtype`` says otherwise.
+    TypeError for dtypes other than float32, float64, integers and bool, and for integers that should require grad.
+    """
+    if isinstance(data, Tensor):
+        data = data.data
+    where = devices.resolve(device)
+    keep = isinstance(data, np.ndarray | np.generic)
+    try:
+        array = np.array(devices.to_numpy(data), dtype=dtype, order="C")
+    except ValueError as error:
+        raise ValueError(f"tensor(data): the data is no rectangular array of numbers ({error})") from None
+    if dtype is None and not keep and array.dtype == FLOATS[1]:
+        array = array.astype(FLOATS[0])
+    if array.dtype not in FLOATS and array.dtype.kind not in "iub":
+        raise TypeError(f"tensor(data): dtype {array.dtype} is not supported: use float32, float64, integers or bool")
+    if requires_grad and array.dtype not in FLOATS:
+        raise TypeError(f"tensor(data): only float32 and float64 can require grad, not {array.dtype}")
+    return Tensor(devices.to_device(array, where), requires_grad)

@@ -1,0 +1,63 @@
+"""All package metadata. The folder kernels/ is installed as minigan.kernels: see README, "How it is laid out"."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+
+TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", "build>=1.2"]
+
+setup(
+    name="minigan",
+    version="0.1.0",
+    description="Generative adversarial networks from first principles: a small autodiff engine with Numba and CuPy kernels",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE", "minigan/data/digits.LICENSE.txt"],
+    author="The minigan developers",
+    python_requires=">=3.11",
+    package_dir={"minigan": "minigan", "minigan.kernels": "kernels"},
+    packages=[
+        "minigan",
+        "minigan.data",
+        "minigan.gan",
+        "minigan.kernels",
+        "minigan.nn",
+        "minigan.ops",
+    ],
+    package_data={
+        "minigan": ["py.typed"],
+        "minigan.data": ["digits.npz", "digits.LICENSE.txt"],
+        "minigan.kernels": ["*.cu", "*.cuh"],
+    },
+    install_requires=[
+        "numpy>=2.0",
+        "numba>=0.61",
+        "matplotlib>=3.8",
+        "pillow>=10",
+        "safetensors>=0.4.5",
+        "tyro>=0.9",
+        "rich>=13",
+    ],
+    extras_require={
+        "test": TEST,
+        "oracle": ["torch>=2.2", "scikit-learn>=1.4"],
+        "cuda12": ["cupy-cuda12x[ctk]>=14"],
+        "cuda13": ["cupy-cuda13x[ctk]>=14"],
+    },
+    entry_points={"console_scripts": ["minigan = minigan.cli:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Education",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    zip_safe=False,
+)
