@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
@@ -38,9 +39,7 @@ class _Mode:
         self.frame = frame
         self.active = True
 
-    def counts(self) -> bool:
-        if not self.active or self.frame is None:
-            return self.active
+    def on_stack(self) -> bool:
         frame: Any = sys._getframe(1)
         while frame is not None:
             if id(frame) == self.frame:
@@ -57,7 +56,7 @@ def is_grad_enabled() -> bool:
     """Return whether ops on Tensors that require grad record a graph here."""
     mode = _current_mode()
     while mode is not None:
-        if mode.counts():
+        if mode.active and (mode.frame is None or mode.on_stack()):
             return mode.enabled
         mode = mode.outer
     return True
@@ -155,15 +154,6 @@ class Primitive:
         """Give one rule that returns the cotangents of all arguments at once, where they share their work."""
         self.joint_rule = rule
 
-    def pull(self, g: Tensor, y: Tensor, wanted: list[int]) -> list[Any]:
-        """Return the cotangents of the arguments numbered in ``wanted``."""
-        settings = y.settings or {}
-        if self.joint_rule is not None:
-            cotangents = self.joint_rule(g, y, *y.inputs, **settings)
-            return [cotangents[i] for i in wanted]
-        rules = (self.rules[i] for i in wanted)
-        return [None if rule is None else rule(g, y, *y.inputs, **settings) for rule in rules]
-
     def __call__(self, *args: Any, **settings: Any) -> Any:
         record = False
         arrays = []
@@ -246,22 +236,37 @@ def describe_call(name: str, arrays: Sequence[Any], settings: dict[str, Any]) ->
 # --- gradients --------------------------------------------------------------------------------------------------------
 
 
-def _path(outputs: Iterable[Tensor], inputs: set[Tensor]) -> list[Tensor]:
-    """Return the nodes on a path from an output to an input, later ones first."""
+def _path(outputs: Iterable[Tensor], inputs: set[Tensor]) -> list[tuple[Tensor, list[int]]]:
+    """Return the nodes between the outputs and the inputs, later ones first, and which arguments lead to an input."""
     floor = min(x.id for x in inputs)  # what is older than every input cannot depend on one
     seen = {y for y in outputs if y.requires_grad}
+    stale: dict[Tensor, Tensor] = {}
     stack = list(seen)
     while stack:
-        for x in stack.pop().inputs:
-            if type(x) is Tensor and x.requires_grad and x.id >= floor and x not in seen:
-                seen.add(x)
-                stack.append(x)
+        node = stack.pop()
+        for x in node.inputs:
+            if type(x) is Tensor and x.requires_grad and x not in seen:
+                if x.id > node.id:
+                    stale[node] = x
+                elif x.id >= floor:
+                    seen.add(x)
+                    stack.append(x)
     on_path: set[Tensor] = set()
-    ordered = sorted(seen, key=lambda node: node.id)
-    for node in ordered:
-        if node in inputs or any(type(x) is Tensor and x in on_path for x in node.inputs):
+    steps = []
+    for node in sorted(seen, key=_by_id):
+        leading = [i for i, x in enumerate(node.inputs) if type(x) is Tensor and x in on_path]
+        if leading:
+            steps.append((node, leading))
             on_path.add(node)
-    return [node for node in reversed(ordered) if node in on_path]
+        elif node in inputs:
+            on_path.add(node)
+    if stale:
+        _refuse_stale(stale, on_path, inputs)
+    steps.reverse()
+    return steps
+
+
+_by_id = operator.attrgetter("id")
 
 
 def _fit(cotangent: Tensor, x: Tensor) -> Tensor:
@@ -273,11 +278,12 @@ def _fit(cotangent: Tensor, x: Tensor) -> Tensor:
     return cotangent
 
 
-def _refuse_stale(node: Tensor) -> None:
-    for i, x in enumerate(node.inputs):
-        if type(x) is Tensor and x.id > node.id:
+def _refuse_stale(stale: dict[Tensor, Tensor], on_path: set[Tensor], inputs: set[Tensor]) -> None:
+    """Raise where a rule would use a value that has changed since, or an input's part in the graph is out of date."""
+    for node, x in stale.items():
+        if node in on_path or x in inputs:
             raise ValueError(
-                f"grad: argument {i} of {node.op.name}, a Tensor of shape {x.shape}, was changed (by an optimiser) after "
+                f"grad: an argument of {node.op.name}, a Tensor of shape {x.shape}, was changed (by an optimiser) after "
                 "the graph was computed: compute the output again"
             )
 
@@ -287,22 +293,23 @@ def _backward(
 ) -> list[Tensor | None]:
     """Return Σ cotangent · ∂output/∂input for every input, None where no output depends on it."""
     wanted = set(inputs)
-    path = _path(outputs, wanted)
-    on_path = set(path)
     table: dict[Tensor, Tensor] = {}
     with enable_grad() if create_graph else no_grad():
         for y, g in zip(outputs, cotangents, strict=True):
-            if y in on_path:
-                table[y] = table[y] + g if y in table else g
-        for node in path:
+            table[y] = table[y] + g if y in table else g
+        for node, leading in _path(outputs, wanted):
             cotangent = table.get(node) if node in wanted else table.pop(node, None)
-            indices = [i for i, x in enumerate(node.inputs) if type(x) is Tensor and x in on_path]
-            if cotangent is None or not indices:
+            if cotangent is None:
                 continue
-            _refuse_stale(node)
-            for i, part in zip(indices, node.op.pull(cotangent, node, indices), strict=True):
+            op, arguments, settings = node.op, node.inputs, node.settings
+            joint = op.joint_rule is not None
+            rules = op.joint_rule(cotangent, node, *arguments, **settings) if joint else op.rules
+            for i in leading:
+                part = rules[i]
+                if part is not None and not joint:
+                    part = part(cotangent, node, *arguments, **settings)
                 if part is not None:
-                    x = node.inputs[i]
+                    x = arguments[i]
                     part = _fit(part, x)
                     table[x] = table[x] + part if x in table else part
     return [table.get(x) for x in inputs]

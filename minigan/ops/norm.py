@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minigan import kernels
-from minigan.autodiff import enable_grad, is_grad_enabled, primitive_with_memo, primitive_with_results, vjp
+from minigan.autodiff import primitive_with_memo, primitive_with_results, vjp
 from minigan.ops.elementwise import sqrt
 from minigan.ops.reduce import mean, sum_to, var
 from minigan.tensor import Tensor
@@ -50,21 +50,11 @@ def _formula(part: int, eps: float) -> Any:
 
 
 def _formula_vjp(part: int) -> Any:
-    def rule(u: Tensor, out: Tensor, g: Any, x: Any, gamma: Any, *, eps: float, moments: Any) -> Any:
-        recording = is_grad_enabled()
-        with enable_grad():
-            _, pullback = vjp(_formula(part, eps), g, x, gamma)
-        with enable_grad() if recording else no_graph():
-            return pullback(u)
+    def rule(u: Tensor, out: Tensor, g: Any, x: Any, gamma: Any, **settings: Any) -> Any:
+        _, pullback = vjp(_formula(part, settings["eps"]), g, x, gamma)
+        return pullback(u)
 
     return rule
-
-
-def no_graph() -> Any:
-    """Return the context in which nothing is recorded."""
-    from minigan.autodiff import no_grad
-
-    return no_grad()
 
 
 batch_norm_grad.parts[0].defvjp_joint(_formula_vjp(0))

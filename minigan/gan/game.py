@@ -1,0 +1,69 @@
+"""The game: two networks, an objective and penalties make two losses, each descended by its own player."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from minigan.autodiff import grad, no_grad
+from minigan.gan.objectives import NON_SATURATING, Objective
+from minigan.gan.penalties import Penalty
+from minigan.nn import Module
+from minigan.random import Generator
+from minigan.tensor import Tensor
+
+
+@dataclass
+class Losses:
+    """What one evaluation of a player's loss found; every entry is a Tensor."""
+
+    loss: Tensor
+    real_logits: Tensor | None
+    fake_logits: Tensor
+    penalty: Tensor | None = None
+
+
+@dataclass
+class Game:
+    """A generator G: z (N, latent) → samples, a discriminator D: samples → logits, and what they play for.
+
+    ``penalties`` are (penalty, weight) pairs added to D's loss; ``noise`` draws what a penalty needs at random.
+    """
+
+    generator: Module
+    discriminator: Module
+    objective: Objective = NON_SATURATING
+    penalties: tuple[tuple[Penalty, float], ...] = ()
+    noise: Generator = field(default_factory=lambda: Generator(0, stream="penalty"))
+
+    def generate(self, z: Any) -> Tensor:
+        """Return G(z) as constants: what D sees when it is D's turn."""
+        with no_grad():
+            return self.generator(z)
+
+    def discriminator_loss(self, real: Any, fake: Tensor) -> Losses:
+        """Return L_D with its penalties on real (N, ...) and generated samples."""
+        real = Tensor(getattr(real, "data", real), requires_grad=any(p.at_real for p, _ in self.penalties))
+        real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
+        loss = self.objective.discriminator(real_logits, fake_logits)
+        total = None
+        for penalty, weight in self.penalties:
+            term = penalty.apply(self.discriminator, real, fake, real_logits, weight, self.noise)
+            total = term if total is None else total + term
+        return Losses(loss if total is None else loss + total, real_logits, fake_logits, total)
+
+    def generator_loss(self, z: Any, real: Any = None) -> Losses:
+        """Return L_G on fresh noise z (N, latent); paired objectives compare with ``real`` samples."""
+        fake_logits = self.discriminator(self.generator(z))
+        real_logits = self.discriminator(real) if self.objective.paired else None
+        return Losses(self.objective.generator(real_logits, fake_logits), real_logits, fake_logits)
+
+    def discriminator_gradient(self, real: Any, fake: Tensor) -> tuple[list[Tensor], Losses]:
+        """Return ∇_{θ_D} L_D, one Tensor a parameter, and the losses."""
+        found = self.discriminator_loss(real, fake)
+        return grad(found.loss, self.discriminator.parameters()), found
+
+    def generator_gradient(self, z: Any, real: Any = None) -> tuple[list[Tensor], Losses]:
+        """Return ∇_{θ_G} L_G, one Tensor a parameter, and the losses."""
+        found = self.generator_loss(z, real)
+        return grad(found.loss, self.generator.parameters()), found

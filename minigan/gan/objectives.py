@@ -1,0 +1,141 @@
+"""What the players play for. Everything is computed from raw logits s = D(x): there is no sigmoid inside D.
+
+With σ the sigmoid and sp(t) = log(1 + eᵗ): −log σ(s) = sp(−s) and −log(1 − σ(s)) = sp(s). Both players descend their
+own loss; E_p is the mean over real samples, E_q over generated ones.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from minigan.ops import mean_loss
+from minigan.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Objective(ABC):
+    """A pair of losses. Logits are Tensors of any equal shape; each loss is a Tensor of shape ()."""
+
+    name: str
+    formula: str
+    source: str
+    equilibrium: tuple[float | None, float | None]  # (L_D, L_G) where the generated distribution is the real one
+    paired: ClassVar[bool] = False  # whether the generator's loss needs the real logits too
+
+    @abstractmethod
+    def discriminator(self, real_logits: Any, fake_logits: Any) -> Tensor:
+        """Return L_D, which D descends."""
+
+    @abstractmethod
+    def generator(self, real_logits: Any, fake_logits: Any) -> Tensor:
+        """Return L_G, which G descends; ``real_logits`` is used by paired objectives only and may be None for others."""
+
+
+@dataclass(frozen=True)
+class Separable(Objective):
+    """An objective whose losses are means over real and over generated logits: L = ± E φ(s)."""
+
+    real: str = ""  # the φ of D's loss on real logits
+    fake: str = ""  # the φ of D's loss on generated logits
+    real_sign: float = 1.0
+    generated: str = ""  # the φ of G's loss
+    generated_sign: float = 1.0
+
+    def discriminator(self, real_logits: Any, fake_logits: Any) -> Tensor:
+        """Return E_p φ_real(s) + E_q φ_fake(s)."""
+        return _signed(self.real_sign, mean_loss(real_logits, self.real)) + mean_loss(fake_logits, self.fake)
+
+    def generator(self, real_logits: Any, fake_logits: Any) -> Tensor:
+        """Return ± E_q φ_generated(s)."""
+        return _signed(self.generated_sign, mean_loss(fake_logits, self.generated))
+
+
+@dataclass(frozen=True)
+class Paired(Objective):
+    """Relativistic pairing: only the difference between a real and a generated logit counts."""
+
+    paired: ClassVar[bool] = True
+
+    def discriminator(self, real_logits: Any, fake_logits: Any) -> Tensor:
+        """Return E sp(−(s(x) − s(y)))."""
+        return mean_loss(_difference(real_logits, fake_logits), "softplus_neg")
+
+    def generator(self, real_logits: Any, fake_logits: Any) -> Tensor:
+        """Return E sp(−(s(y) − s(x)))."""
+        return mean_loss(_difference(real_logits, fake_logits), "softplus")
+
+
+def _signed(sign: float, loss: Tensor) -> Tensor:
+    return loss if sign > 0 else -loss
+
+
+def _difference(real_logits: Any, fake_logits: Any) -> Any:
+    if real_logits is None or real_logits.shape != fake_logits.shape:
+        shapes = [None if s is None else s.shape for s in (real_logits, fake_logits)]
+        raise ValueError(f"relativistic: real and fake logits are paired and need one shape, got {shapes[0]}, {shapes[1]}")
+    return real_logits - fake_logits
+
+
+LOG2 = 0.6931471805599453
+
+MINIMAX = Separable(
+    "minimax",
+    "L_D = E_p sp(−s) + E_q sp(s);  L_G = −E_q sp(s),  dL_G/ds = −σ(s)",
+    "arXiv:1406.2661, equation 1",
+    (2 * LOG2, -LOG2),
+    real="softplus_neg",
+    fake="softplus",
+    generated="softplus",
+    generated_sign=-1.0,
+)
+NON_SATURATING = Separable(
+    "non-saturating",
+    "L_D = E_p sp(−s) + E_q sp(s);  L_G = E_q sp(−s),  dL_G/ds = −(1 − σ(s))",
+    "arXiv:1406.2661, section 3",
+    (2 * LOG2, LOG2),
+    real="softplus_neg",
+    fake="softplus",
+    generated="softplus_neg",
+)
+LEAST_SQUARES = Separable(
+    "least-squares",
+    "L_D = ½ E_p (s − 1)² + ½ E_q s²;  L_G = ½ E_q (s − 1)²",
+    "arXiv:1611.04076",
+    (0.25, 0.125),
+    real="square_to_one",
+    fake="square",
+    generated="square_to_one",
+)
+HINGE = Separable(
+    "hinge",
+    "L_D = E_p max(0, 1 − s) + E_q max(0, 1 + s);  L_G = −E_q s",
+    "arXiv:1705.02894",
+    (2.0, None),
+    real="hinge_real",
+    fake="hinge_fake",
+    generated="linear",
+    generated_sign=-1.0,
+)
+WASSERSTEIN = Separable(
+    "wasserstein",
+    "L_D = E_q s − E_p s;  L_G = −E_q s",
+    "arXiv:1701.07875",
+    (0.0, None),
+    real="linear",
+    real_sign=-1.0,
+    fake="linear",
+    generated="linear",
+    generated_sign=-1.0,
+)
+RELATIVISTIC = Paired(
+    "relativistic",
+    "L_D = E sp(−(s(x) − s(y)));  L_G = E sp(−(s(y) − s(x)))",
+    "arXiv:1807.00734",
+    (LOG2, LOG2),
+)
+
+OBJECTIVES: dict[str, Objective] = {
+    o.name: o for o in (MINIMAX, NON_SATURATING, LEAST_SQUARES, HINGE, WASSERSTEIN, RELATIVISTIC)
+}

@@ -1,0 +1,40 @@
+"""Layers that hold parameters, and ways to start them."""
+
+from minigan.nn.init import INITIALISERS, initialise
+from minigan.nn.layers import (
+    Activation,
+    BatchNorm,
+    Conv2d,
+    ConvTranspose2d,
+    Dense,
+    Dropout,
+    Flatten,
+    LeakyReLU,
+    ReLU,
+    Reshape,
+    Sigmoid,
+    Softplus,
+    Tanh,
+)
+from minigan.nn.module import Module
+from minigan.nn.sequential import Sequential
+
+__all__ = [
+    "INITIALISERS",
+    "Activation",
+    "BatchNorm",
+    "Conv2d",
+    "ConvTranspose2d",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "LeakyReLU",
+    "Module",
+    "ReLU",
+    "Reshape",
+    "Sequential",
+    "Sigmoid",
+    "Softplus",
+    "Tanh",
+    "initialise",
+]

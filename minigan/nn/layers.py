@@ -1,0 +1,268 @@
+"""The layers. Images are channels-last; weights start by the "lecun" scheme unless a network is initialised anew."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minigan import ops
+from minigan.nn.init import lecun
+from minigan.nn.module import Module
+from minigan.ops.conv import Pair, pair
+from minigan.random import Generator
+from minigan.tensor import Tensor
+
+_init = Generator(0, stream="init")  # layers made one after the other differ, and are the same in every process
+
+
+def _parameter(values: Any) -> Tensor:
+    return Tensor(np.ascontiguousarray(values, dtype=np.float32), requires_grad=True)
+
+
+def _positive(layer: str, **counts: int) -> None:
+    for name, count in counts.items():
+        if not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(f"{layer}: {name} must be a positive integer, not {count!r}")
+
+
+# --- activations ------------------------------------------------------------------------------------------------------
+
+
+class Activation(Module):
+    """A pointwise function; one that has a fused ``kind`` is applied in the same pass as the bias before it."""
+
+    kind = ""
+    slope = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the function to every entry."""
+        return ops.bias_act(x, None, activation=self.kind, slope=self.slope)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.slope if self.kind == 'leaky_relu' else ''})"
+
+
+class ReLU(Activation):
+    """max(x, 0)."""
+
+    kind = "relu"
+
+
+class LeakyReLU(Activation):
+    """x where x > 0, else slope·x."""
+
+    kind = "leaky_relu"
+
+    def __init__(self, slope: float = 0.2) -> None:
+        if not slope >= 0:
+            raise ValueError(f"LeakyReLU: the slope must be >= 0, not {slope}")
+        self.slope = float(slope)
+
+
+class Tanh(Activation):
+    """Hyperbolic tangent."""
+
+    kind = "tanh"
+
+
+class Sigmoid(Activation):
+    """1 / (1 + e^−x)."""
+
+    kind = "sigmoid"
+
+
+class Softplus(Module):
+    """log(1 + e^x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the function to every entry."""
+        return ops.softplus(x)
+
+    def __repr__(self) -> str:
+        return "Softplus()"
+
+
+LINEAR = Activation()
+LINEAR.kind = "linear"
+
+# --- layers with weights ----------------------------------------------------------------------------------------------
+
+
+class Weighted(Module):
+    """A layer with weights ``w`` and an optional bias ``b``, followed by the activation it is called with."""
+
+    w: Tensor
+    b: Tensor | None
+
+    def _start(self, shape: tuple[int, ...], fans: tuple[int, int], n_out: int, bias: bool) -> None:
+        self.fans = fans
+        self.w = _parameter(lecun(_init, shape, *fans))
+        self.b = _parameter(np.zeros(n_out)) if bias else None
+
+    def forward(self, x: Tensor, activation: Activation = LINEAR) -> Tensor:
+        """Return act(x · w + b)."""
+        y = self._linear(x)
+        if self.b is None and activation.kind == "linear":
+            return y
+        return ops.bias_act(y, self.b, activation=activation.kind, slope=activation.slope)
+
+    def _linear(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Dense(Weighted):
+    """y = x w + b: x (..., n_in), w (n_in, n_out), y (..., n_out)."""
+
+    def __init__(self, n_in: int, n_out: int, bias: bool = True) -> None:
+        _positive("Dense", n_in=n_in, n_out=n_out)
+        self._start((n_in, n_out), (n_in, n_out), n_out, bias)
+
+    def forward(self, x: Tensor, activation: Activation = LINEAR) -> Tensor:
+        """Return act(x w + b) as one fused op."""
+        return ops.dense(x, self.w, self.b, activation=activation.kind, slope=activation.slope)
+
+    def __repr__(self) -> str:
+        return f"Dense({self.w.shape[0]}, {self.w.shape[1]}{', bias=False' if self.b is None else ''})"
+
+
+class _Conv(Weighted):
+    stride: Pair
+    padding: Pair
+
+    def __repr__(self) -> str:
+        kh, kw, c_in, c_out = self.w.shape
+        c_in, c_out = (c_out, c_in) if isinstance(self, ConvTranspose2d) else (c_in, c_out)
+        return f"{type(self).__name__}({c_in}, {c_out}, {kh}x{kw}, stride={self.stride[0]}x{self.stride[1]})"
+
+
+class Conv2d(_Conv):
+    """Correlation of images (N, H, W, c_in) with w (kh, kw, c_in, c_out)."""
+
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int | Pair, stride: int | Pair = 1, padding: int | Pair = 0, bias: bool = True
+    ) -> None:
+        _positive("Conv2d", c_in=c_in, c_out=c_out)
+        kh, kw = pair(kernel, "kernel")
+        self.stride, self.padding = pair(stride, "stride"), pair(padding, "padding")
+        fan_out = c_out * kh * kw // math.prod(self.stride)
+        self._start((kh, kw, c_in, c_out), (c_in * kh * kw, max(1, fan_out)), c_out, bias)
+
+    def _linear(self, x: Tensor) -> Tensor:
+        return ops.conv2d(x, self.w, stride=self.stride, padding=self.padding)
+
+
+class ConvTranspose2d(_Conv):
+    """The adjoint of Conv2d(c_out, c_in, …): images (N, H, W, c_in) grow by the stride; w is (kh, kw, c_out, c_in)."""
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair = 0,
+        bias: bool = True,
+        output_padding: int | Pair = 0,
+    ) -> None:
+        _positive("ConvTranspose2d", c_in=c_in, c_out=c_out)
+        kh, kw = pair(kernel, "kernel")
+        self.stride, self.padding = pair(stride, "stride"), pair(padding, "padding")
+        self.output_padding = pair(output_padding, "output_padding")
+        fan_in = c_in * kh * kw // math.prod(self.stride)
+        self._start((kh, kw, c_out, c_in), (max(1, fan_in), c_out * kh * kw), c_out, bias)
+
+    def _linear(self, x: Tensor) -> Tensor:
+        return ops.conv2d_transpose(
+            x, self.w, stride=self.stride, padding=self.padding, output_padding=self.output_padding
+        )
+
+
+# --- layers that behave differently in training -----------------------------------------------------------------------
+
+
+class BatchNorm(Module):
+    """Normalise over all axes but the last, then scale by gamma and shift by beta (1502.03167).
+
+    In training with the batch's own statistics, which also move the running ones by ``momentum``; in inference with the
+    running ones. The running variance is the unbiased one.
+    """
+
+    buffer_names = ("running_mean", "running_var")
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        _positive("BatchNorm", channels=channels)
+        self.gamma, self.beta = _parameter(np.ones(channels)), _parameter(np.zeros(channels))
+        self.eps, self.momentum = eps, momentum
+        self.running_mean, self.running_var = np.zeros(channels, np.float32), np.ones(channels, np.float32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x (..., channels)."""
+        if not self.training:
+            scale = self.gamma * (1.0 / np.sqrt(self.running_var + self.eps)).astype(x.dtype)
+            return x * scale + (self.beta - scale * self.running_mean)
+        y = ops.batch_norm(x, self.gamma, self.beta, eps=self.eps)
+        mean, var = y.memo
+        rows = x.size // x.shape[-1]
+        new = self.momentum
+        self.running_mean = (1 - new) * self.running_mean + new * mean
+        self.running_var = (1 - new) * self.running_var + new * var * (rows / max(1, rows - 1))
+        return y
+
+    def __repr__(self) -> str:
+        return f"BatchNorm({self.gamma.shape[0]})"
+
+
+class Dropout(Module):
+    """In training, zero each entry with probability p and divide the rest by 1 − p; in inference do nothing.
+
+    The mask comes from a counter-based stream whose counter is a buffer: a resumed run goes on with the same masks.
+    """
+
+    buffer_names = ("draws",)
+
+    def __init__(self, p: float = 0.5, seed: int = 0) -> None:
+        if not 0 <= p < 1:
+            raise ValueError(f"Dropout: p must be in [0, 1), not {p}")
+        self.p, self.seed = p, seed
+        self.draws = np.zeros((), np.int64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop entries of x."""
+        if not self.training or self.p == 0:
+            return x
+        uniform = Generator(self.seed, stream="dropout", step=int(self.draws)).uniform(x.shape, dtype=x.dtype).data
+        self.draws = self.draws + 1
+        return x * ((uniform >= self.p) / np.asarray(1 - self.p, x.dtype))
+
+    def __repr__(self) -> str:
+        return f"Dropout({self.p})"
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------------
+
+
+class Flatten(Module):
+    """(N, ...) to (N, the product of the rest)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Flatten every sample."""
+        return ops.flatten_samples(x)
+
+    def __repr__(self) -> str:
+        return "Flatten()"
+
+
+class Reshape(Module):
+    """(N, ...) to (N, *shape)."""
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give every sample the shape."""
+        return ops.reshape(x, (x.shape[0], *self.shape))
+
+    def __repr__(self) -> str:
+        return f"Reshape({', '.join(map(str, self.shape))})"

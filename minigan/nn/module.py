@@ -1,0 +1,113 @@
+"""A module: a function with parameters, which can be called with others in their place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from minigan.flat import flatten_
+from minigan.tensor import Tensor
+
+
+class Module:
+    """The base of layers and networks: subclass it, set Tensors and Modules as attributes, and write ``forward``.
+
+    Tensors that require grad are parameters; names listed in ``buffer_names`` are arrays that belong to the state (the
+    running statistics of a batch norm, say) but are not trained. Buffers are replaced, never written into, so a copy
+    made by :meth:`with_parameters` goes its own way.
+    """
+
+    buffer_names: tuple[str, ...] = ()
+    training: bool = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output; subclasses must write this."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.forward(*args, **kwargs)
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """Yield (name, module) for every module held directly, also in lists."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, list | tuple):
+                yield from ((f"{name}.{i}", part) for i, part in enumerate(value) if isinstance(part, Module))
+
+    def modules(self) -> Iterator[tuple[str, Module]]:
+        """Yield (path, module) for this module and all below it."""
+        yield "", self
+        for name, child in self.children():
+            for path, module in child.modules():
+                yield f"{name}.{path}".rstrip("."), module
+
+    def named_parameters(self) -> dict[str, Tensor]:
+        """Return every parameter by its path, in the order of definition."""
+        return {
+            f"{path}.{name}".lstrip("."): value
+            for path, module in self.modules()
+            for name, value in vars(module).items()
+            if isinstance(value, Tensor) and value.requires_grad
+        }
+
+    def parameters(self) -> list[Tensor]:
+        """Return every parameter, in the order of definition; together they are views of one flat buffer."""
+        found = list(self.named_parameters().values())
+        if all(p.op is None for p in found):  # not the case for with_parameters(results of ops)
+            flatten_(found)
+        return found
+
+    def named_buffers(self) -> dict[str, np.ndarray]:
+        """Return every buffer by its path."""
+        return {
+            f"{path}.{name}".lstrip("."): getattr(module, name)
+            for path, module in self.modules()
+            for name in module.buffer_names
+        }
+
+    def load_buffers(self, buffers: dict[str, np.ndarray]) -> None:
+        """Set the buffers named by their paths."""
+        owners = dict(self.modules())
+        for path, value in buffers.items():
+            owner, _, name = path.rpartition(".")
+            setattr(owners[owner], name, value)
+
+    def with_parameters(self, tensors: Sequence[Tensor]) -> Self:
+        """Return the same network on other parameters: nothing is copied, and buffers part ways only when they change.
+
+        ValueError unless ``tensors`` match :meth:`parameters` in number and shapes.
+        """
+        own = self.named_parameters()
+        if [t.shape for t in tensors] != [p.shape for p in own.values()]:
+            raise ValueError(
+                f"with_parameters wants {len(own)} Tensors of shapes {[p.shape for p in own.values()]}, "
+                f"not {len(tensors)} of shapes {[t.shape for t in tensors]}"
+            )
+        return self._replaced(dict(zip(map(id, own.values()), tensors, strict=True)))
+
+    def _replaced(self, table: dict[int, Tensor]) -> Self:
+        """Copy this module's tree, taking parameters from ``table`` by the id of those they replace."""
+        twin = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and id(value) in table:
+                setattr(twin, name, table[id(value)])
+            elif isinstance(value, Module):
+                setattr(twin, name, value._replaced(table))
+            elif isinstance(value, list | tuple) and any(isinstance(part, Module) for part in value):
+                parts = (part._replaced(table) if isinstance(part, Module) else part for part in value)
+                setattr(twin, name, type(value)(parts))
+        return twin
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch this module and all below it to training behaviour, and return it."""
+        for _, module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Switch to inference: batch norm uses its running statistics, dropout does nothing."""
+        return self.train(False)

@@ -1,0 +1,63 @@
+"""Layers one after the other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minigan.autodiff import no_grad
+from minigan.nn.layers import Activation, Weighted
+from minigan.nn.module import Module
+from minigan.tensor import Tensor
+
+
+class Sequential(Module):
+    """Apply layers in order; an activation that follows a weighted layer is fused into it (bitwise the same result)."""
+
+    def __init__(self, *layers: Module) -> None:
+        for layer in layers:
+            if not isinstance(layer, Module):
+                raise TypeError(f"Sequential: every layer must be a Module, not {type(layer).__name__}")
+        self.layers = layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the last layer's output."""
+        layers = iter(self.layers)
+        layer = next(layers, None)
+        while layer is not None:
+            follower = next(layers, None)
+            if isinstance(layer, Weighted) and isinstance(follower, Activation):
+                x = layer(x, follower)
+                follower = next(layers, None)
+            else:
+                x = layer(x)
+            layer = follower
+        return x
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: int) -> Module:
+        return self.layers[index]
+
+    def summary(self, shape: tuple[int, ...]) -> str:
+        """Return a table of layer, output shape and parameters for one sample of ``shape`` (without the batch axis)."""
+        rows, total = [("layer", "output", "parameters"), ("input", str(tuple(shape)), "")], 0
+        x = Tensor(np.zeros((1, *shape), np.float32))
+        modes = {module: module.training for _, module in self.modules()}
+        self.eval()
+        with no_grad():
+            for layer in self.layers:
+                x = layer(x)
+                count = sum(p.size for p in layer.named_parameters().values())
+                total += count
+                rows.append((repr(layer), str(x.shape[1:]), f"{count:,}" if count else ""))
+        for module, training in modes.items():
+            module.training = training
+        rows.append(("total", "", f"{total:,}"))
+        left, middle = (max(len(row[i]) for row in rows) for i in (0, 1))
+        lines = [f"{a:<{left}}  {b:<{middle}}  {c:>10}".rstrip() for a, b, c in rows]
+        rule = "-" * max(map(len, lines))
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(map(repr, self.layers))})"

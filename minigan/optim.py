@@ -1,0 +1,182 @@
+"""Optimisers over one flat buffer: gather the gradients, then one pass over parameters, moments and their average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minigan import kernels
+from minigan.autodiff import renew
+from minigan.flat import flatten_, views
+from minigan.tensor import Tensor
+
+
+class Optimizer:
+    """What all optimisers share: the parameters' buffer, the gradients' buffer, and the moving average (EMA).
+
+    The parameters (leaves that require grad, one dtype) become views of one buffer and are changed in place. With
+    ``ema_decay`` in (0, 1) the average e ← e + (1 − decay)(p − e) is kept too: see :meth:`average`.
+    """
+
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, parameters: Sequence[Tensor], lr: float, ema_decay: float = 0.0) -> None:
+        self.parameters = list(parameters)
+        if not self.parameters:
+            raise ValueError(f"{type(self).__name__}: there are no parameters to optimise")
+        if not lr >= 0:
+            raise ValueError(f"{type(self).__name__}: lr must be >= 0, not {lr}")
+        if not 0 <= ema_decay < 1:
+            raise ValueError(f"{type(self).__name__}: ema_decay must be in [0, 1), not {ema_decay}")
+        self.lr = lr
+        self.ema_decay = ema_decay
+        self.steps = 0
+        self.buffer = flatten_(self.parameters)
+        self._views = [p.data for p in self.parameters]
+        self.gradient = np.zeros_like(self.buffer)
+        self.ema = self.buffer.copy() if ema_decay else self._empty()
+        self._gradients = views(self.gradient, [p.shape for p in self.parameters])
+        for slot in self.slots:
+            setattr(self, slot, np.zeros_like(self.buffer))
+
+    def _empty(self) -> Any:
+        return np.empty(0, self.buffer.dtype)
+
+    def step(self, gradients: Sequence[Any]) -> None:
+        """Move the parameters against ``gradients`` (Tensors or arrays, one for each parameter, of its shape)."""
+        if len(gradients) != len(self.parameters):
+            raise ValueError(f"step: {len(gradients)} gradients for {len(self.parameters)} parameters")
+        if any(p.data is not view for p, view in zip(self.parameters, self._views, strict=True)):
+            raise ValueError("step: the parameters were moved to another buffer after this optimiser was made")
+        arrays = [g.data if isinstance(g, Tensor) else np.asarray(g) for g in gradients]
+        for i, (p, g) in enumerate(zip(self.parameters, arrays, strict=True)):
+            if g.shape != p.shape:
+                raise ValueError(f"step: gradient {i} has shape {g.shape}, its parameter {p.shape}")
+        for into, g in zip(self._gradients, arrays, strict=True):
+            into[...] = g
+        self.steps += 1
+        self._step_()
+        renew(self.parameters)
+
+    def _step_(self) -> None:
+        raise NotImplementedError
+
+    def gradient_norm(self) -> float:
+        """Return the Euclidean norm of the whole gradient of the last step."""
+        return math.sqrt(float(np.dot(self.gradient, self.gradient)))
+
+    def average(self) -> list[Tensor]:
+        """Return the moving average of the parameters, as constants that later steps keep changing."""
+        if not self.ema.size:
+            raise ValueError("this optimiser keeps no average: make it with ema_decay > 0")
+        return [Tensor(view) for view in views(self.ema, [p.shape for p in self.parameters])]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what must be saved to go on bitwise: the moments, the average and the number of steps."""
+        arrays = {slot: getattr(self, slot) for slot in (*self.slots, "ema") if getattr(self, slot).size}
+        return {**arrays, "steps": np.array(self.steps, np.int64)}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Take over a saved :meth:`state`; ValueError if it belongs to another optimiser or network."""
+        own = self.state()
+        if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state.items()}:
+            raise ValueError(f"the saved state does not fit this {type(self).__name__}: it has {sorted(state)}")
+        for name, value in own.items():
+            value[...] = state[name]
+        self.steps = int(state["steps"])
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum u ← momentum·u + (g + weight_decay·p), p ← p − lr·u."""
+
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        *,
+        ema_decay: float = 0.0,
+    ) -> None:
+        self.slots = ("velocity",) if momentum else ()
+        super().__init__(parameters, lr, ema_decay)
+        self.momentum, self.weight_decay = momentum, weight_decay
+        if not momentum:
+            self.velocity = self._empty()
+
+    def _step_(self) -> None:
+        kernels.sgd_(
+            self.buffer,
+            self.gradient,
+            self.velocity,
+            self.ema,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            decay=self.ema_decay,
+        )
+
+
+class RMSProp(Optimizer):
+    """Gradient descent scaled by a running root mean square: v ← αv + (1 − α)g², p ← p − lr·g/(√v + ε)."""
+
+    slots = ("square",)
+    square: Any
+
+    def __init__(
+        self, parameters: Sequence[Tensor], lr: float, alpha: float = 0.99, eps: float = 1e-8, *, ema_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, lr, ema_decay)
+        self.alpha, self.eps = alpha, eps
+
+    def _step_(self) -> None:
+        kernels.rmsprop_(
+            self.buffer,
+            self.gradient,
+            self.square,
+            self.ema,
+            lr=self.lr,
+            alpha=self.alpha,
+            eps=self.eps,
+            decay=self.ema_decay,
+        )
+
+
+class Adam(Optimizer):
+    """Adam with bias-corrected moments (1412.6980); its first step is −lr·g/(|g| + ε)."""
+
+    slots = ("first", "second")
+    first: Any
+    second: Any
+
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        *,
+        ema_decay: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, lr, ema_decay)
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"Adam: betas must be in [0, 1), not {betas}")
+        self.betas, self.eps = betas, eps
+
+    def _step_(self) -> None:
+        kernels.adam_(
+            self.buffer,
+            self.gradient,
+            self.first,
+            self.second,
+            self.ema,
+            lr=self.lr,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            eps=self.eps,
+            step=self.steps,
+            decay=self.ema_decay,
+        )
