@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from minigan.ops import mean_loss
 from minigan.tensor import Tensor
 
@@ -32,6 +34,10 @@ class Objective(ABC):
     def generator(self, real_logits: Any, fake_logits: Any) -> Tensor:
         """Return L_G, which G descends; ``real_logits`` is used by paired objectives only and may be None for others."""
 
+    @abstractmethod
+    def accuracy(self, real_logits: np.ndarray, fake_logits: np.ndarray) -> tuple[float, float]:
+        """Return the shares of real and of generated samples that D tells right."""
+
 
 @dataclass(frozen=True)
 class Separable(Objective):
@@ -42,6 +48,7 @@ class Separable(Objective):
     real_sign: float = 1.0
     generated: str = ""  # the φ of G's loss
     generated_sign: float = 1.0
+    threshold: float = 0.0  # the logit between "generated" and "real"
 
     def discriminator(self, real_logits: Any, fake_logits: Any) -> Tensor:
         """Return E_p φ_real(s) + E_q φ_fake(s)."""
@@ -50,6 +57,10 @@ class Separable(Objective):
     def generator(self, real_logits: Any, fake_logits: Any) -> Tensor:
         """Return ± E_q φ_generated(s)."""
         return _signed(self.generated_sign, mean_loss(fake_logits, self.generated))
+
+    def accuracy(self, real_logits: np.ndarray, fake_logits: np.ndarray) -> tuple[float, float]:
+        """Return the shares of real logits above the threshold, and of generated ones below it."""
+        return float((real_logits > self.threshold).mean()), float((fake_logits < self.threshold).mean())
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,11 @@ class Paired(Objective):
     def generator(self, real_logits: Any, fake_logits: Any) -> Tensor:
         """Return E sp(−(s(y) − s(x)))."""
         return mean_loss(_difference(real_logits, fake_logits), "softplus")
+
+    def accuracy(self, real_logits: np.ndarray, fake_logits: np.ndarray) -> tuple[float, float]:
+        """Return, twice, the share of pairs in which the real sample has the larger logit: D judges pairs only."""
+        share = float((real_logits > fake_logits).mean())
+        return share, share
 
 
 def _signed(sign: float, loss: Tensor) -> Tensor:
@@ -107,6 +123,7 @@ LEAST_SQUARES = Separable(
     real="square_to_one",
     fake="square",
     generated="square_to_one",
+    threshold=0.5,
 )
 HINGE = Separable(
     "hinge",

@@ -1,0 +1,124 @@
+"""Checkpoints that are either whole or not there: safetensors with a SHA-256 for every tensor, written atomically.
+
+Written to a temporary file in the same folder, flushed to the disk, renamed, and the folder flushed too: a crash at any
+moment leaves the previous checkpoints as they were. The last two are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+KEEP = 2
+FORMAT = "minigan-checkpoint-1"
+_NAME = re.compile(r"step_(\d+)\.safetensors")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read; the message names the file, and the tensor where one is at fault."""
+
+
+def _digest(array: np.ndarray) -> str:
+    header = f"{array.dtype.str}{array.shape}".encode()
+    return hashlib.sha256(header + array.tobytes()).hexdigest()
+
+
+def save(folder: Path, step: int, arrays: dict[str, np.ndarray], about: dict[str, str]) -> Path:
+    """Write ``arrays`` as folder/step_N.safetensors, with ``about`` as notes, and remove all but the last two.
+
+    OSError names the path where nothing could be written; no temporary file is left behind.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    whole = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
+    digests = json.dumps({name: _digest(array) for name, array in whole.items()})
+    content = to_bytes(whole, metadata={**about, "format": FORMAT, "sha256": digests})
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"step_{step:07d}.safetensors"
+    write_atomically(target, content)
+    for _, old in find(folder)[:-KEEP]:
+        old.unlink(missing_ok=True)
+    return target
+
+
+def write_atomically(target: Path, content: bytes) -> None:
+    """Replace ``target`` by ``content`` such that a crash leaves the old file or the new one, never a part."""
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, target)
+        temporary = None
+        _flush_folder(target.parent)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {target}: {error.strerror}") from None
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def find(folder: Path) -> list[tuple[int, Path]]:
+    """Return (step, path) of every checkpoint in ``folder``, oldest first."""
+    matches = ((_NAME.fullmatch(path.name), path) for path in folder.glob("step_*.safetensors"))
+    return sorted((int(match[1]), path) for match, path in matches if match)
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of one checkpoint; :class:`CheckpointError` where a single bit is wrong."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from None
+    if about.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a minigan checkpoint")
+    try:
+        digests = json.loads(about["sha256"])
+    except (KeyError, ValueError):
+        raise CheckpointError(f"{path}: its list of checksums is damaged") from None
+    if not isinstance(digests, dict) or set(digests) != set(arrays):
+        raise CheckpointError(f"{path}: its tensors are not those of its list of checksums")
+    for name, array in arrays.items():
+        if digests[name] != _digest(array):
+            raise CheckpointError(f"{path}: tensor {name} is damaged (its checksum does not match)")
+    return arrays
+
+
+def latest(folder: Path) -> tuple[dict[str, np.ndarray], Path, list[str]]:
+    """Return (arrays, path, complaints): the newest whole checkpoint, and what is wrong with newer ones.
+
+    :class:`CheckpointError` where there is none.
+    """
+    complaints = []
+    for _, path in reversed(find(folder)):
+        try:
+            return read(path), path, complaints
+        except CheckpointError as error:
+            complaints.append(str(error))
+    raise CheckpointError("; ".join(complaints) or f"there is no checkpoint in {folder}")

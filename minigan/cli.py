@@ -1,0 +1,386 @@
+"""The command line: train, sample, check, doctor. Whatever goes wrong is said in one sentence, without a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+import minigan
+from minigan.gan.config import Config
+
+USAGE = """usage: minigan COMMAND [options]
+
+  train    train a GAN and write a run folder: pictures, curves, checkpoints
+  sample   make samples from a run
+  check    check the gradient of every op on this machine
+  doctor   say what works here, and how to mend what does not
+
+`minigan COMMAND --help` lists the options; `minigan train` alone trains on handwritten digits."""
+
+
+class Refusal(Exception):
+    """A request that cannot be met: one sentence for the user, and the exit code."""
+
+    def __init__(self, sentence: str, code: int = 2) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Train(Config):
+    """Train a GAN and write a run folder. Without options: a DCGAN on handwritten digits."""
+
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Run folder, new or empty; runs/DATA unless given."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """TOML file with settings; flags go before it."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run in the folder; --steps may set a new goal."""
+
+
+def _settings(options: Config) -> Config:
+    return Config(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Config)})
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Run ``minigan train``."""
+    from minigan import run as runs
+
+    options = parse(Train, arguments)
+    if options.config is not None:
+        given = Config.from_toml(options.config)
+        options = parse(Train, arguments, Train(**dataclasses.asdict(given)))
+    folder = options.out or Path("runs") / options.data
+    if options.resume:
+        run = _resume(folder, arguments)
+    else:
+        run = runs.create(folder, _settings(options))
+    return _train(run, folder)
+
+
+def _resume(folder: Path, arguments: Sequence[str]) -> Any:
+    from minigan import run as runs
+
+    if not (folder / "config.toml").is_file():
+        raise Refusal(f"{folder} holds no run to resume: it has no config.toml")
+    saved = Config.from_toml(folder / "config.toml")
+    wanted = _settings(parse(Train, arguments, Train(**dataclasses.asdict(saved))))
+    changed = [f.name for f in dataclasses.fields(Config) if getattr(saved, f.name) != getattr(wanted, f.name)]
+    if set(changed) - {"steps"}:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed if name != "steps")
+        raise Refusal(f"a resumed run keeps its settings, only --steps may change: take {flags} away")
+    run = runs.reopen(folder, wanted.steps)
+    for complaint in run.complaints:
+        print(f"minigan: {complaint}; going on from an older one", file=sys.stderr)
+    if run.trainer.steps >= wanted.steps:
+        raise Refusal(f"{folder} is at step {run.trainer.steps} already: give a larger --steps to go on")
+    runs.go_on(run)
+    return run
+
+
+def _train(run: Any, folder: Path) -> int:
+    from minigan.gan.trainer import Diverged
+
+    trainer, config = run.trainer, run.config
+    sizes = [sum(p.size for p in network.parameters()) for network in (trainer.generator, trainer.discriminator)]
+    what = "images" if trainer.dataset.is_images else "points"
+    print(
+        f"{config.model} on {config.data}: {len(trainer.dataset.samples):,} {what} of {_times(trainer.dataset.shape)}, "
+        f"G {sizes[0]:,} and D {sizes[1]:,} parameters, {config.objective} objective, penalty {config.penalty}"
+    )
+    print(f"from step {trainer.steps} to {config.steps} on cpu, into {folder}/", flush=True)
+    with _signals() as stop, _progress(config.steps, trainer.steps) as report:
+        try:
+            finished = run.train(report, lambda: stop.number != 0)
+        except Diverged as error:
+            last = f"the last good checkpoint is step {run.last_saved}" if run.last_saved >= 0 else "nothing was saved"
+            raise Refusal(f"{error}; {last}, and the files so far are kept in {folder}", 1) from None
+        except ValueError as error:  # not the user's doing: keep the traceback
+            raise RuntimeError(f"training failed at step {trainer.steps + 1}; please report this") from error
+    again = f"minigan train --resume --out {shlex.quote(str(folder))}"
+    if not finished:
+        print(f"stopped at step {trainer.steps}; everything is saved. Go on with: {again}")
+        return 128 + stop.number
+    run.finish()
+    for line in run.judge():
+        print(line)
+    print(f"made in {folder}/: samples.png, curves.png, training.gif, samples/, metrics.csv, checkpoints/, config.toml")
+    print(f"next: minigan sample {shlex.quote(str(folder))} --count 2000 --out samples.npz")
+    return 0
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) if len(shape) > 1 else f"{shape[0]} numbers"
+
+
+class _Stop:
+    number = 0
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Stop]:
+    """Turn the first Ctrl-C or SIGTERM into a request to stop after this step; a second one ends at once."""
+    stop, old = _Stop(), {}
+
+    def request(number: int, frame: Any) -> None:
+        if stop.number:
+            os._exit(128 + number)
+        stop.number = number
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(ValueError):  # handlers can be set in the main thread only
+            old[number] = signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _describe(row: dict[str, float]) -> str:
+    return (
+        f"L_D {row['loss_d']:6.3f}  L_G {row['loss_g']:6.3f}  "
+        f"D right on real {row['accuracy_real']:4.0%}, fake {row['accuracy_fake']:4.0%}  "
+        f"|∇D| {row['grad_norm_d']:.2g}  |∇G| {row['grad_norm_g']:.2g}"
+    )
+
+
+@contextlib.contextmanager
+def _progress(goal: int, start: int) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Show a live bar on a terminal, plain lines elsewhere; yields the function that takes a row of metrics."""
+    if sys.stdout.isatty():
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        bar = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[rate]} step/s, left"),
+            TimeRemainingColumn(),
+            TextColumn("\n{task.fields[numbers]}"),
+        )
+        began = time.perf_counter()
+        with bar:
+            task = bar.add_task("", total=goal, completed=start, rate="-", numbers="")
+
+            def live(row: dict[str, float]) -> None:
+                rate = (row["step"] - start) / (time.perf_counter() - began)
+                bar.update(task, completed=row["step"], rate=f"{rate:.0f}", numbers=_describe(row))
+
+            yield live
+        return
+
+    began = time.perf_counter()
+    every = max(1, (goal - start) // 20)
+    shown = start
+
+    def line(row: dict[str, float]) -> None:
+        nonlocal shown
+        step = int(row["step"])
+        if step < goal and step - shown < every:
+            return
+        shown = step
+        rate = (step - start) / (time.perf_counter() - began)
+        left = (goal - step) / rate
+        print(f"step {step:6d}/{goal}  {_describe(row)}  {rate:.0f} step/s, {left:.0f} s left", flush=True)
+
+    yield line
+
+
+# --- sample -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Make samples from the averaged generator of a run: an .npz of arrays, or a .png grid to look at."""
+
+    run: Annotated[Path, tyro.conf.arg(metavar="RUN"), tyro.conf.Positional]
+    """Folder of a run."""
+    count: int = 2000
+    """Number of samples (a .png shows up to 400)."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("samples.npz")
+    """samples.npz with the array "images" (N, H, W, C) float32 in [-1, 1] ("points" for points), or a .png."""
+    seed: int = 1
+    """Seed of the noise."""
+    force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Overwrite the file if it exists."""
+
+
+def sample(arguments: Sequence[str]) -> int:
+    """Run ``minigan sample``."""
+    from minigan import checkpoint, plot
+    from minigan import run as runs
+
+    options = parse(Sample, arguments)
+    suffix = options.out.suffix.lower()
+    if suffix not in (".npz", ".png"):
+        raise Refusal(f"--out must end in .npz or .png, not {options.out.name!r}")
+    if options.count < 1 or (suffix == ".png" and options.count > 400 and "--count" in arguments):
+        raise Refusal(f"--count must be at least 1, and at most 400 for a .png, not {options.count}")
+    if options.out.exists() and not options.force:
+        raise Refusal(f"{options.out} exists already: choose another --out, or add --force")
+    run = runs.reopen(options.run)
+    images = run.trainer.dataset.is_images
+    count = min(options.count, 64) if suffix == ".png" and images and "--count" not in arguments else options.count
+    samples = run.trainer.sample(count, options.seed)
+    content = io.BytesIO()
+    if suffix == ".npz":
+        np.savez_compressed(content, **{"images" if images else "points": samples})
+    else:
+        title = f"{run.config.data}, step {run.trainer.steps}"
+        drawn = plot.image_grid(samples) if images else plot.scatter(samples, run.trainer.dataset.samples, title)
+        drawn.save(content, format="PNG")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_atomically(options.out, content.getvalue())
+    print(f"{count:,} samples of step {run.trainer.steps} are in {options.out}")
+    return 0
+
+
+# --- check and doctor -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Check:
+    """Check the gradient of every op against finite differences on this machine, to second order."""
+
+    device: str = "cpu"
+    """cpu or cuda."""
+    backend: str = "numba"
+    """CPU kernels to check: numba or reference."""
+    seed: int = 0
+    """Seed of the inputs."""
+
+
+def check(arguments: Sequence[str]) -> int:
+    """Run ``minigan check``."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from minigan.device import resolve
+    from minigan.kernels import use
+    from minigan.optable import ROWS
+    from minigan.testing import check_row
+
+    options = parse(Check, arguments)
+    device = resolve(options.device)
+    table = Table("op", "orders", "", "ms", title=f"gradients against finite differences ({device}, {options.backend})")
+    failures = []
+    with use(options.backend):
+        for row in ROWS:
+            began = time.perf_counter()
+            try:
+                check_row(row, options.seed)
+                verdict = "ok"
+            except AssertionError as error:
+                verdict = "[red]wrong[/red]"
+                failures.append(f"{row.name}: {error}")
+            table.add_row(row.name, f"1 to {row.order}", verdict, f"{(time.perf_counter() - began) * 1e3:.0f}")
+    Console().print(table)
+    for failure in failures:
+        print(failure)
+    print(f"{len(ROWS) - len(failures)} of {len(ROWS)} ops have the right gradients")
+    return 1 if failures else 0
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what works on this machine, and the sentence that mends what does not."""
+
+
+def doctor(arguments: Sequence[str]) -> int:
+    """Run ``minigan doctor``."""
+    from minigan.doctor import examine
+
+    parse(Doctor, arguments)
+    findings = examine()
+    width = max(len(finding.what) for finding in findings)
+    for finding in findings:
+        print(f"{'ok' if finding.works else '--'}  {finding.what:<{width}}  {finding.detail}")
+        if finding.remedy:
+            print(f"    {'':<{width}}  {finding.remedy}")
+    return 0 if all(finding.works for finding in findings if finding.needed) else 1
+
+
+# --- the front door ---------------------------------------------------------------------------------------------------
+
+COMMANDS = {"train": train, "sample": sample, "check": check, "doctor": doctor}
+
+
+def parse(options: Any, arguments: Sequence[str], default: Any = None) -> Any:
+    """Parse a command's flags; :class:`Refusal` says in a sentence what is wrong with them."""
+    name = options.__name__.lower()
+    said = io.StringIO()
+    settings = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(options, args=list(arguments), prog=f"minigan {name}", **settings)
+    except SystemExit as leaving:
+        if not leaving.code:
+            raise
+        raise Refusal(f"{_sentence(said.getvalue())}; see minigan {name} --help") from None
+
+
+def _sentence(box: str) -> str:
+    """Return the first part of a framed message as one line, with the nearest flag if the message offers one."""
+    lines = [line.strip("│╭╮╰╯─ \t") for line in box.splitlines()[1:-1]]
+    parts: list[list[str]] = [[]]
+    for line in lines:
+        if line:
+            parts[-1].append(line)
+        else:
+            parts.append([])
+    first = " ".join(parts[0]).removeprefix("Error parsing Train: ") or "these options make no sense"
+    for part in parts[1:]:
+        if part and part[0].startswith("Perhaps you meant"):
+            return f"{first}; did you mean {' '.join(part[1:2]).split(' ')[0]}?"
+    return first
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0 done, 1 failed, 2 refused, 130 and 143 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["--version"]:
+        print(f"minigan {minigan.__version__}")
+        return 0
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    try:
+        if arguments[0] not in COMMANDS:
+            raise Refusal(f"there is no command {arguments[0]!r}: choose from {', '.join(COMMANDS)}")
+        return COMMANDS[arguments[0]](arguments[1:])
+    except Refusal as refusal:
+        print(f"minigan: {refusal}", file=sys.stderr)
+        return refusal.code
+    except ValueError as error:  # settings, files and folders that do not fit
+        print(f"minigan: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"minigan: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("minigan: interrupted", file=sys.stderr)
+        return 130
+    except MemoryError as error:
+        print(f"minigan: out of memory ({error}): a smaller --batch-size or --width needs less", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""The two-player game: objectives, penalties, the game itself, how players move, and the loop around it."""
+
+from minigan.gan import metrics, objectives, penalties
+from minigan.gan.config import Config
+from minigan.gan.dynamics import Alternating, Step
+from minigan.gan.game import Game, Losses
+from minigan.gan.models import MODELS, dcgan, mlp
+from minigan.gan.trainer import Diverged, Trainer
+
+__all__ = [
+    "MODELS",
+    "Alternating",
+    "Config",
+    "Diverged",
+    "Game",
+    "Losses",
+    "Step",
+    "Trainer",
+    "dcgan",
+    "metrics",
+    "mlp",
+    "objectives",
+    "penalties",
+]

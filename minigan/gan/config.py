@@ -1,0 +1,123 @@
+"""Everything that decides a run, in one frozen dataclass: the flags, their help, the defaults and the run's TOML."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from minigan.data import DATASETS
+from minigan.device import resolve
+from minigan.gan.models import MODELS
+from minigan.gan.objectives import OBJECTIVES
+from minigan.gan.penalties import PENALTIES
+from minigan.nn import INITIALISERS
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of a training run; ValueError for values that make no run."""
+
+    data: str = "digits"
+    """Data set: digits (images), ring or grid (points in the plane)."""
+    model: str = "dcgan"
+    """Networks: dcgan (images) or mlp (anything)."""
+    objective: str = "non-saturating"
+    """minimax, non-saturating, least-squares, hinge, wasserstein or relativistic."""
+    penalty: str = "r1"
+    """Gradient penalty on D: r1, r2, wgan-gp or none."""
+    gamma: float = 1.0
+    """Weight of the penalty: (gamma/2)E|grad|^2 for r1 and r2, gamma*E(|grad|-1)^2 for wgan-gp."""
+    steps: int = 3000
+    """Training steps: one update of G each."""
+    d_steps: int = 1
+    """Updates of D before each update of G (k of Algorithm 1)."""
+    batch_size: int = 64
+    """Samples in a minibatch."""
+    latent: int = 64
+    """Dimensions of the noise z."""
+    width: int = 64
+    """Channels of the first convolution (dcgan), half the hidden units (mlp)."""
+    batch_norm: bool = True
+    """Batch normalisation in G."""
+    init: str = "he"
+    """Initialiser of the weights: he, lecun, glorot or dcgan."""
+    lr_d: float = 1e-3
+    """Learning rate of D (Adam)."""
+    lr_g: float = 1e-3
+    """Learning rate of G (Adam)."""
+    beta1: float = 0.5
+    """Adam's decay of the first moment."""
+    beta2: float = 0.99
+    """Adam's decay of the second moment."""
+    ema: float = 0.995
+    """Decay of the moving average of G's weights, which the samples come from; 0 uses G itself."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    log_every: int = 10
+    """Steps between rows of metrics.csv."""
+    sample_every: int = 250
+    """Steps between sample grids (the frames of training.gif)."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        choices = {
+            "data": DATASETS,
+            "model": MODELS,
+            "objective": OBJECTIVES,
+            "penalty": [*PENALTIES, "none"],
+            "init": INITIALISERS,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose from {', '.join(known)}")
+        resolve(self.device)
+        for name in ("d_steps", "batch_size", "latent", "width", "log_every", "sample_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("beta1", "beta2", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        for name in ("lr_d", "lr_g", "gamma", "steps"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a number >= 0, not {getattr(self, name)}")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed must be from 0 to 2**64 - 1, not {self.seed}")
+
+    def to_toml(self) -> str:
+        """Return the settings as TOML (all are strings, numbers or booleans, which JSON writes the same way)."""
+        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in asdict(self).items())
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Read settings from a TOML file; what it does not mention keeps its default.
+
+        ValueError names the file for a setting that is unknown or of the wrong type; OSError if it cannot be read.
+        """
+        try:
+            given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a TOML file: {error}") from None
+        default = cls()
+        known = {f.name: type(getattr(default, f.name)) for f in fields(cls)}
+        for name, value in given.items():
+            if name not in known:
+                raise ValueError(f"{path}: unknown setting {name!r}; the settings are {', '.join(known)}")
+            given[name] = _typed(path, name, value, known[name])
+        try:
+            return replace(default, **given)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _typed(path: Any, name: str, value: Any, kind: type) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{path}: {name} must be of type {kind.__name__}, not {value!r}")
+    return value

@@ -1,0 +1,70 @@
+"""Pairs of networks by name: a DCGAN for images (1511.06434) and a multilayer perceptron for anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from minigan.nn import (
+    BatchNorm,
+    Conv2d,
+    ConvTranspose2d,
+    Dense,
+    Flatten,
+    LeakyReLU,
+    Module,
+    ReLU,
+    Reshape,
+    Sequential,
+    Tanh,
+)
+
+Pair = tuple[Sequential, Sequential]
+MAX_LEVELS = 4
+
+
+def dcgan(shape: tuple[int, ...], latent: int, width: int, batch_norm: bool) -> Pair:
+    """Return (G, D) for images of ``shape`` (H, W, C): 4×4 stride-2 convolutions, ``width`` channels at full size.
+
+    Each halving of the image doubles the channels, up to four times and while both sides stay even and above 3. Batch
+    norm stands in G only: in D it would tie the samples of a batch together, which gradient penalties forbid.
+    ValueError for data that is no image or cannot be halved.
+    """
+    if len(shape) != 3:
+        raise ValueError(f"model 'dcgan' makes images, but the data has samples of shape {shape}: use model 'mlp'")
+    h, w, channels = shape
+    levels = 0
+    while levels < MAX_LEVELS and h % 2 == 0 and w % 2 == 0 and min(h, w) > 3:
+        h, w, levels = h // 2, w // 2, levels + 1
+    if not levels:
+        raise ValueError(f"model 'dcgan' halves images at least once, and {shape[0]}x{shape[1]} cannot be halved")
+    top = width * 2 ** (levels - 1)
+
+    generator: list[Module] = [Dense(latent, h * w * top), Reshape(h, w, top)]
+    discriminator: list[Module] = []
+    for level in range(levels):
+        n_in = top >> level
+        n_out = n_in // 2 if level < levels - 1 else channels
+        generator += [*([BatchNorm(n_in)] if batch_norm else []), ReLU(), ConvTranspose2d(n_in, n_out, 4, 2, 1)]
+        n_in = width << (level - 1) if level else channels
+        discriminator += [Conv2d(n_in, width << level, 4, 2, 1), LeakyReLU(0.2)]
+    return (
+        Sequential(*generator, Tanh()),
+        Sequential(*discriminator, Flatten(), Dense(h * w * top, 1)),
+    )
+
+
+def mlp(shape: tuple[int, ...], latent: int, width: int, batch_norm: bool) -> Pair:
+    """Return (G, D) with two hidden layers of 2·width units each, for samples of any shape; images end in a tanh."""
+    size, hidden = math.prod(shape), 2 * width
+
+    def normed() -> list[Module]:
+        return [BatchNorm(hidden)] if batch_norm else []
+
+    generator: list[Module] = [Dense(latent, hidden), *normed(), ReLU(), Dense(hidden, hidden), *normed(), ReLU()]
+    generator += [Dense(hidden, size), *([Tanh()] if len(shape) == 3 else []), Reshape(*shape)]
+    discriminator = [Flatten(), Dense(size, hidden), LeakyReLU(0.2), Dense(hidden, hidden), LeakyReLU(0.2)]
+    return Sequential(*generator), Sequential(*discriminator, Dense(hidden, 1))
+
+
+MODELS: dict[str, Callable[[tuple[int, ...], int, int, bool], Pair]] = {"dcgan": dcgan, "mlp": mlp}

@@ -1,0 +1,185 @@
+"""The loop around the game: data and noise in, metrics and samples out, and a state that resumes bitwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigan.autodiff import no_grad, renew
+from minigan.data import Dataset, batch_indices, load
+from minigan.gan.config import Config
+from minigan.gan.dynamics import Alternating, Step
+from minigan.gan.game import Game
+from minigan.gan.models import MODELS
+from minigan.gan.objectives import OBJECTIVES
+from minigan.gan.penalties import PENALTIES
+from minigan.nn import BatchNorm, Module, initialise
+from minigan.optim import Adam
+from minigan.random import Generator
+from minigan.tensor import Tensor
+
+STANDING = 1024  # latents that set the statistics of batch norm in the generator that samples come from
+
+
+class Diverged(FloatingPointError):
+    """Training met a number that is not finite."""
+
+
+class Trainer:
+    """A run in memory: networks, optimisers, random streams and the step count of a :class:`Config`.
+
+    ValueError where the settings do not fit the data.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset | None = None) -> None:
+        self.config = config
+        self.dataset = dataset or load(config.data)
+        if config.penalty == "wgan-gp" and config.batch_size > len(self.dataset.samples):
+            raise ValueError(f"batch_size {config.batch_size} exceeds the {len(self.dataset.samples)} samples")
+        networks = MODELS[config.model](self.dataset.shape, config.latent, config.width, config.batch_norm)
+        start = Generator(config.seed, stream="init")
+        self.generator, self.discriminator = (initialise(network, config.init, start) for network in networks)
+        betas = (config.beta1, config.beta2)
+        self.generator_optimizer = Adam(self.generator.parameters(), config.lr_g, betas, ema_decay=config.ema)
+        self.discriminator_optimizer = Adam(self.discriminator.parameters(), config.lr_d, betas)
+        self.noise = {name: Generator(config.seed, stream=name) for name in ("latent-D", "latent-G", "penalty")}
+        penalties = () if config.penalty == "none" else ((PENALTIES[config.penalty], config.gamma),)
+        self.game = Game(
+            self.generator, self.discriminator, OBJECTIVES[config.objective], penalties, self.noise["penalty"]
+        )
+        self.dynamics = Alternating(
+            self.game, self.discriminator_optimizer, self.generator_optimizer, k=config.d_steps
+        )
+        self.steps = 0
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def step(self) -> Step:
+        """Train one step; :class:`Diverged` names the first op that made a number that is not finite."""
+        found = self.dynamics.step(
+            self._batches(),
+            lambda: self._latent(self.noise["latent-D"]),
+            lambda: self._latent(self.noise["latent-G"]),
+        )
+        self.steps += 1
+        for player, losses in (("D", found.discriminator), ("G", found.generator)):
+            if not np.isfinite(losses.loss.data):
+                raise Diverged(f"the loss of {player} is not finite at step {self.steps}: {first_bad(losses.loss)}")
+        return found
+
+    def _batches(self) -> Any:
+        first = self.steps * self.config.d_steps
+        numbers = iter(range(first, first + self.config.d_steps))
+        samples, size = self.dataset.samples, self.config.batch_size
+
+        def next_real() -> Tensor:
+            return Tensor(samples[batch_indices(len(samples), size, self.config.seed, next(numbers))])
+
+        return next_real
+
+    def _latent(self, generator: Generator) -> Tensor:
+        return generator.normal((self.config.batch_size, self.config.latent))
+
+    def metrics(self, step: Step) -> dict[str, float]:
+        """Return one row of numbers about a step: losses, penalty, D's accuracy, gradient norms of both players."""
+        d, g = step.discriminator, step.generator
+        assert d.real_logits is not None
+        accuracy = self.game.objective.accuracy(d.real_logits.data, d.fake_logits.data)
+        return {
+            "step": self.steps,
+            "loss_d": d.loss.item() - (d.penalty.item() if d.penalty is not None else 0.0),
+            "loss_g": g.loss.item(),
+            "penalty": d.penalty.item() if d.penalty is not None else 0.0,
+            "accuracy_real": accuracy[0],
+            "accuracy_fake": accuracy[1],
+            "grad_norm_d": self.discriminator_optimizer.gradient_norm(),
+            "grad_norm_g": self.generator_optimizer.gradient_norm(),
+        }
+
+    # --- samples ------------------------------------------------------------------------------------------------------
+
+    def averaged_generator(self) -> Module:
+        """Return the generator on the moving average of its weights (or its own), ready for inference.
+
+        Its batch norms take their statistics from a fixed set of latents run through these very weights ("standing
+        statistics", 1809.11096): the running ones belong to other weights. So a sample depends on its own z alone.
+        """
+        weights = self.generator_optimizer.average() if self.config.ema else self.generator_optimizer.parameters
+        generator = self.generator.with_parameters(weights)
+        norms = [module for _, module in generator.modules() if isinstance(module, BatchNorm)]
+        if norms:
+            for norm in norms:
+                norm.momentum = 1.0
+            with no_grad():
+                generator.train()(Generator(self.config.seed, stream="sample").normal((STANDING, self.config.latent)))
+        return generator.eval()
+
+    def sample(self, count: int, seed: int | None = None) -> np.ndarray:
+        """Return ``count`` samples (count, ...) of the averaged generator, the same for the same seed and weights."""
+        generator = self.averaged_generator()
+        noise = Generator(self.config.seed if seed is None else seed, stream="sample", step=1)
+        with no_grad():
+            parts = [
+                generator(noise.normal((min(500, count - start), self.config.latent))).data
+                for start in range(0, count, 500)
+            ]
+        return np.concatenate(parts) if parts else np.empty((0, *self.dataset.shape), np.float32)
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    def _parts(self) -> dict[str, Any]:
+        return {"generator": self.generator, "discriminator": self.discriminator}
+
+    def _optimizers(self) -> dict[str, Adam]:
+        return {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that a run is at this step, by name: parameters, buffers, moments, averages, counters."""
+        arrays: dict[str, np.ndarray] = {"steps": np.array(self.steps, np.int64)}
+        for player, network in self._parts().items():
+            arrays |= {f"{player}/parameters/{name}": p.data for name, p in network.named_parameters().items()}
+            arrays |= {f"{player}/buffers/{name}": np.asarray(b) for name, b in network.named_buffers().items()}
+        for player, optimizer in self._optimizers().items():
+            arrays |= {f"{player}/optimizer/{name}": array for name, array in optimizer.state().items()}
+        arrays |= {f"noise/{name}": np.array(noise.step, np.int64) for name, noise in self.noise.items()}
+        return arrays
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Go back to a saved :meth:`state`; ValueError if it belongs to another configuration (nothing is changed)."""
+        wanted = {name: (array.shape, array.dtype) for name, array in self.state().items()}
+        given = {name: (array.shape, array.dtype) for name, array in state.items()}
+        if wanted != given:
+            odd = sorted(name for name in wanted | given if wanted.get(name) != given.get(name))
+            raise ValueError(f"the saved state does not fit this configuration: see {', '.join(odd[:3])}")
+        for player, network in self._parts().items():
+            for name, p in network.named_parameters().items():
+                p.data[...] = state[f"{player}/parameters/{name}"]
+            renew(network.parameters())
+            network.load_buffers({name: state[f"{player}/buffers/{name}"].copy() for name in network.named_buffers()})
+        for player, optimizer in self._optimizers().items():
+            prefix = f"{player}/optimizer/"
+            optimizer.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        for name, noise in self.noise.items():
+            noise.step = int(state[f"noise/{name}"])
+        self.steps = int(state["steps"])
+
+
+def first_bad(output: Tensor) -> str:
+    """Return in words where a graph first made a number that is not finite."""
+    seen, stack = {output}, [output]
+    while stack:
+        for x in stack.pop().inputs:
+            if isinstance(x, Tensor) and x not in seen:
+                seen.add(x)
+                stack.append(x)
+    for node in sorted(seen, key=lambda t: t.id):
+        if np.isfinite(node.data).all():
+            continue
+        if node.op is None:
+            return f"an input or parameter of shape {node.shape} was not finite already"
+        ranges = [
+            f"{x.shape} from {x.data.min():.4g} to {x.data.max():.4g}" for x in node.inputs if isinstance(x, Tensor)
+        ]
+        return f"{node.op.name} made it first, from inputs {'; '.join(ranges)}"
+    return "every value in its graph is finite"

@@ -1,0 +1,109 @@
+"""Pictures: grids of samples, point clouds, curves of a run, and its film. Nothing here opens a window."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from minigan.gan.objectives import Objective
+
+INK, BLUE, RED, GREY = "#222222", "#1f6fb4", "#d1495b", "#9a9a9a"
+FRAME_MS = 160
+
+
+def image_grid(images: np.ndarray, columns: int = 0) -> Image.Image:
+    """Lay out images (N, H, W, 1 or 3) in [−1, 1] as one picture, each pixel enlarged to a visible square."""
+    count, h, w, channels = images.shape
+    columns = columns or int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    zoom, gap = max(1, 48 // max(h, w)), 4
+    pixels = ((images.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
+    pixels = pixels.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    sheet = np.full((rows * (h * zoom + gap) + gap, columns * (w * zoom + gap) + gap, channels), 90, np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = gap + i // columns * (h * zoom + gap), gap + i % columns * (w * zoom + gap)
+        sheet[top : top + h * zoom, left : left + w * zoom] = image
+    return Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
+    """Draw generated points (N, 2) over real ones, on axes that fit the real ones."""
+    figure = _figure(4.6, 4.6)
+    axes = figure.add_subplot()
+    axes.scatter(*real[:1000].T, s=14, color=GREY, alpha=0.5, linewidths=0, label="real")
+    axes.scatter(*points.T, s=5, color=RED, alpha=0.6, linewidths=0, label="generated")
+    reach = 1.3 * np.abs(real).max()
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title, xlabel="x₁", ylabel="x₂")
+    axes.legend(loc="upper right", frameon=False)
+    figure.canvas.draw()
+    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
+
+
+def read_metrics(path: Path) -> dict[str, np.ndarray]:
+    """Return the columns of a metrics.csv by name."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    columns = np.array(rows[1:], dtype=np.float64).reshape(len(rows) - 1, len(rows[0]))
+    return dict(zip(rows[0], columns.T, strict=True))
+
+
+def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> None:
+    """Draw losses with their equilibrium lines, D's accuracy and the gradient norms of a run into a PNG file."""
+    figure = _figure(8.5, 8)
+    losses, accuracy, norms = figure.subplots(3, 1, sharex=True)
+    steps = metrics["step"]
+    few = dict(marker="o", markersize=3) if len(steps) < 3 else {}
+    for axes, key, label, colour, dashes in (
+        (losses, "loss_d", "discriminator", BLUE, "-"),
+        (losses, "loss_g", "generator", RED, "-"),
+        (accuracy, "accuracy_real", "on real samples", BLUE, "-"),
+        (accuracy, "accuracy_fake", "on generated samples", RED, "-"),
+        (norms, "grad_norm_d", "discriminator", BLUE, "-"),
+        (norms, "grad_norm_g", "generator", RED, "-"),
+    ):
+        axes.plot(steps, metrics[key], color=colour, alpha=0.25, linewidth=0.8)
+        axes.plot(steps, smooth(metrics[key]), dashes, color=colour, linewidth=1.6, label=label, **few)
+    for name, value, colour in zip(("L_D", "L_G"), objective.equilibrium, (BLUE, RED), strict=True):
+        if value is not None:
+            losses.axhline(value, color=colour, linestyle=":", linewidth=1.2, label=f"{name} at equilibrium = {value:.3f}")
+    accuracy.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2, label="cannot tell = 0.5")
+    losses.set(ylabel="loss", title=f"{objective.name} game")
+    accuracy.set(ylabel="accuracy of D", ylim=(-0.03, 1.03))
+    norms.set(ylabel="gradient norm", xlabel="training step", yscale="log")
+    for axes in (losses, accuracy, norms):
+        axes.grid(color="#e4e4e4", linewidth=0.7)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(loc="upper right", ncols=2, fontsize=8, framealpha=0.85, edgecolor="none")
+    figure.savefig(path)
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Return a centred running mean over about a thirtieth of the run, shorter at the ends."""
+    half = len(values) // 60
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    low = np.maximum(np.arange(len(values)) - half, 0)
+    high = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    return (total[high] - total[low]) / (high - low)
+
+
+def film(frames: list[Path], path: Path) -> None:
+    """Join PNG frames into an animated GIF that rests on the last one."""
+    images = []
+    for frame in frames:
+        with Image.open(frame) as image:
+            images.append(image.convert("L" if image.mode == "L" else "RGB").quantize(64))
+    times = [FRAME_MS] * (len(images) - 1) + [12 * FRAME_MS]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=times, loop=0, optimize=True)

@@ -1,0 +1,176 @@
+"""A run folder: what a training run writes to the disk, and how it is read back.
+
+    config.toml  metrics.csv  checkpoints/  samples.png  samples/step_*.png  curves.png  training.gif
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigan import __version__, checkpoint, plot
+from minigan.gan.config import Config
+from minigan.gan.metrics import class_shares, frechet_distance, half_against_half, mode_coverage
+from minigan.gan.objectives import OBJECTIVES
+from minigan.gan.trainer import Trainer
+
+SHOWN = 64  # images of a sample grid
+POINTS = 2000  # points of a sample cloud, and samples behind the closing figures
+
+
+class RunError(ValueError):
+    """A run folder cannot be used; the message says what to do."""
+
+
+@dataclass
+class Run:
+    """A folder and the trainer whose run it holds. Make one with :func:`create` or :func:`reopen`."""
+
+    folder: Path
+    trainer: Trainer
+    complaints: list[str]
+    last_saved: int = -1
+
+    @property
+    def config(self) -> Config:
+        """The settings of the run."""
+        return self.trainer.config
+
+    def train(self, report: Callable[[dict[str, float]], None], stop: Callable[[], bool]) -> bool:
+        """Train to ``config.steps``, writing as it goes; ``report`` gets every row of metrics.
+
+        Returns False where ``stop()`` ended it early. Either way the state is saved when it returns.
+        """
+        trainer, config = self.trainer, self.config
+        if trainer.steps == 0:
+            self.picture()
+        while trainer.steps < config.steps and not stop():
+            found = trainer.step()
+            if trainer.steps % config.log_every == 0 or trainer.steps == config.steps:
+                row = trainer.metrics(found)
+                self._append(row)
+                report(row)
+            if trainer.steps % config.sample_every == 0 or trainer.steps == config.steps:
+                self.picture()
+            if trainer.steps % config.checkpoint_every == 0:
+                self.save()
+        self.save()
+        return trainer.steps >= config.steps
+
+    def save(self) -> None:
+        """Write a checkpoint of this step, unless it is on the disk already."""
+        if self.last_saved != self.trainer.steps:
+            about = {"version": __version__, "numpy": np.__version__, "config": self.config.to_toml()}
+            checkpoint.save(self.folder / "checkpoints", self.trainer.steps, self.trainer.state(), about)
+            self.last_saved = self.trainer.steps
+
+    def _append(self, row: dict[str, float]) -> None:
+        path = self.folder / "metrics.csv"
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(row)
+            writer.writerow([f"{value:.9g}" for value in row.values()])
+
+    def picture(self) -> None:
+        """Write the samples of this step, from the same latents every time."""
+        folder = self.folder / "samples"
+        folder.mkdir(exist_ok=True)
+        self._draw(self.trainer.sample(SHOWN if self.trainer.dataset.is_images else POINTS)).save(
+            folder / f"step_{self.trainer.steps:07d}.png"
+        )
+
+    def _draw(self, samples: np.ndarray) -> Any:
+        if self.trainer.dataset.is_images:
+            return plot.image_grid(samples)
+        return plot.scatter(samples, self.trainer.dataset.samples, f"{self.config.data}, step {self.trainer.steps}")
+
+    def finish(self) -> None:
+        """Write samples.png, curves.png and training.gif from what the run left behind."""
+        self._draw(self.trainer.sample(SHOWN if self.trainer.dataset.is_images else POINTS)).save(
+            self.folder / "samples.png"
+        )
+        if (self.folder / "metrics.csv").exists():
+            metrics = plot.read_metrics(self.folder / "metrics.csv")
+            plot.curves(metrics, OBJECTIVES[self.config.objective], self.folder / "curves.png")
+        plot.film(sorted((self.folder / "samples").glob("step_*.png")), self.folder / "training.gif")
+
+    def judge(self) -> list[str]:
+        """Return sentences that measure 2,000 samples against the data, with the floor that real data sets."""
+        data = self.trainer.dataset
+        samples = self.trainer.sample(POINTS)
+        if data.centres is not None:
+            modes = mode_coverage(samples, data.centres, data.sigma)
+            return [
+                f"{modes.found} of {modes.total} modes found; {modes.high_quality:.1%} of {POINTS:,} samples within 3σ "
+                f"of a mode; reverse KL {modes.reverse_kl:.3f}"
+            ]
+        floor = np.mean([half_against_half(data.samples, seed) for seed in range(10)])
+        lines = [
+            f"Fréchet distance over raw pixels, {POINTS:,} samples to all {len(data.samples):,} images: "
+            f"{frechet_distance(samples, data.samples):.3f} (real half against real half: {floor:.2f}, mean of 10 splits)"
+        ]
+        if data.labels is not None:
+            shares = class_shares(samples, data.samples, data.labels)
+            lines.append(
+                f"share of each class by a 3-nearest-neighbour judge: {shares.min():.1%} to {shares.max():.1%}"
+            )
+        return lines
+
+
+def create(folder: Path, config: Config) -> Run:
+    """Start a run in a new or empty folder; :class:`RunError` where there is one already, OSError if unwritable."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(
+            f"{folder} exists already and is left as it is: go on with it by --resume, or choose another folder by --out"
+        )
+    trainer = Trainer(config)  # says what is wrong with the settings before anything is written
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_atomically(folder / "config.toml", config.to_toml().encode())
+    return Run(folder, trainer, [])
+
+
+def reopen(folder: Path, steps: int | None = None) -> Run:
+    """Go back to the newest whole checkpoint of a run; ``steps`` sets a new goal.
+
+    :class:`RunError` where the folder holds no run. What was written after the checkpoint is dropped, so that going on
+    gives the same files as never having stopped.
+    """
+    if not (folder / "config.toml").is_file():
+        raise RunError(f"{folder} holds no run: it has no config.toml")
+    config = Config.from_toml(folder / "config.toml")
+    if steps is not None and steps != config.steps:
+        config = replace(config, steps=steps)
+    run = Run(folder, Trainer(config), [])
+    if not checkpoint.find(folder / "checkpoints"):
+        raise RunError(f"{folder} has no checkpoint yet: remove it and train anew")
+    arrays, path, run.complaints = checkpoint.latest(folder / "checkpoints")
+    try:
+        run.trainer.load_state(arrays)
+    except ValueError as error:
+        raise RunError(f"{path}: {error}") from None
+    run.last_saved = run.trainer.steps
+    return run
+
+
+def go_on(run: Run) -> None:
+    """Prepare a reopened run for training: write its goal, and drop rows and pictures later than its checkpoint."""
+    checkpoint.write_atomically(run.folder / "config.toml", run.config.to_toml().encode())
+    path = run.folder / "metrics.csv"
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.reader(file) if row]
+        kept = [row for row in rows[1:] if len(row) == len(rows[0]) and float(row[0]) <= run.trainer.steps]
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([rows[0], *kept])
+        checkpoint.write_atomically(path, text.getvalue().encode())
+    for picture in (run.folder / "samples").glob("step_*.png"):
+        if int(picture.stem.removeprefix("step_")) > run.trainer.steps:
+            picture.unlink()
