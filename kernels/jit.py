@@ -21,7 +21,9 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read by libgomp when it loads
 
 CHUNK = 1 << 14  # elements of one chunk of a flat loop
-PARALLEL_WORK = 1 << 19  # elements from which two threads beat one (measured: a region costs 12-20 µs in a virtual machine)
+PARALLEL_WORK = (
+    1 << 19
+)  # elements from which two threads beat one (measured: a region costs 12-20 µs in a virtual machine)
 SERIAL = os.environ.get("MINIGAN_SERIAL") == "1"  # with NUMBA_BOUNDSCHECK=1, which parallel regions ignore
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 

@@ -202,7 +202,9 @@ class MultiPrimitive(Primitive):
         joint = super().__call__(*args, **settings)
         if not joint.requires_grad:
             return tuple(Tensor(data) for data in joint.data)
-        return tuple(Tensor(data, True, part, args, settings) for part, data in zip(self.parts, joint.data, strict=True))
+        return tuple(
+            Tensor(data, True, part, args, settings) for part, data in zip(self.parts, joint.data, strict=True)
+        )
 
 
 def primitive(forward: Callable[..., Any]) -> Primitive:
@@ -341,7 +343,11 @@ def grad(output: Tensor, inputs: Any, grad_output: Any = None, *, create_graph: 
     results = _backward([output], [cotangent], leaves, create_graph)
     for i, (x, result) in enumerate(zip(leaves, results, strict=True)):
         if result is None:
-            why = "was changed (by an optimiser) after the output was computed" if x.id > output.id else "is not on a path"
+            why = (
+                "was changed (by an optimiser) after the output was computed"
+                if x.id > output.id
+                else "is not on a path"
+            )
             raise ValueError(f"grad: inputs[{i}] of shape {x.shape} {why} to the output ({output.op}, {output.shape})")
     return unflatten(inputs, iter(_own(results, [output.data, cotangent.data, *(x.data for x in leaves)])))
 
@@ -357,14 +363,23 @@ def _as_cotangent(name: str, output: Tensor, given: Any) -> Tensor:
     return cotangent if cotangent.dtype == output.dtype else cotangent.astype(output.dtype)
 
 
+@primitive
+def _copy(x: Any) -> Any:
+    return x.copy()
+
+
+_copy.defvjp(lambda g, y, x: g)
+
+
 def _own(results: Sequence[Tensor | None], others: list[Any]) -> list[Any]:
     """Give every result an array of its own: rules may return views, or one array for two arguments."""
     taken = {id(array) for array in others}
     owned = []
     for result in results:
-        if result is not None and (result.data.base is not None or id(result.data) in taken):
-            result = Tensor(result.data.copy(), result.requires_grad, result.op, result.inputs, result.settings, result.memo)
         if result is not None:
+            if result.data.base is not None or id(result.data) in taken:
+                with enable_grad():
+                    result = _copy(result)
             taken.add(id(result.data))
         owned.append(result)
     return owned
@@ -393,14 +408,6 @@ def unflatten(structure: Any, leaves: Any) -> Any:
 # --- functions of functions -------------------------------------------------------------------------------------------
 
 
-@primitive
-def _identity(x: Any) -> Any:
-    return x
-
-
-_identity.defvjp(lambda g, y, x: g)
-
-
 def _variables(xs: Sequence[Any]) -> list[Tensor]:
     """Return fresh nodes for xs: distinct even where one Tensor is given twice, connected where a graph exists."""
     fresh = []
@@ -408,7 +415,7 @@ def _variables(xs: Sequence[Any]) -> list[Tensor]:
         x = x if isinstance(x, Tensor) else Tensor(np.asarray(x))
         if x.dtype not in FLOATS:
             raise TypeError(f"only float32 and float64 can be differentiated, not {x.dtype}")
-        fresh.append(_identity(x) if x.requires_grad else Tensor(x.data, True))
+        fresh.append(_copy(x) if x.requires_grad else Tensor(x.data, True))
     return fresh
 
 
@@ -459,7 +466,11 @@ def jvp(f: Callable[..., Any], xs: Sequence[Any], tangents: Sequence[Any]) -> tu
         outputs = flatten(result)
         probes = [Tensor(np.zeros_like(y.data), True) for y in outputs]
         pulled = _backward(outputs, probes, variables, create_graph=True)
-        pairs = [(p, _as_cotangent("jvp", x, t)) for x, p, t in zip(variables, pulled, tangents, strict=True) if p is not None]
+        pairs = [
+            (p, _as_cotangent("jvp", x, t))
+            for x, p, t in zip(variables, pulled, tangents, strict=True)
+            if p is not None
+        ]
     found = _backward([p for p, _ in pairs], [t for _, t in pairs], probes, create_graph=is_grad_enabled())
     filled = [Tensor(np.zeros_like(y.data)) if r is None else r for y, r in zip(outputs, found, strict=True)]
     return result, unflatten(result, iter(_own(filled, [t.data for _, t in pairs])))

@@ -278,7 +278,7 @@ def check(arguments: Sequence[str]) -> int:
 
     options = parse(Check, arguments)
     device = resolve(options.device)
-    table = Table("op", "orders", "", "ms", title=f"gradients against finite differences ({device}, {options.backend})")
+    table = Table("op", "orders", "", "ms", title=f"gradients on {device}, {options.backend}")
     failures = []
     with use(options.backend):
         for row in ROWS:

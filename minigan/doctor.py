@@ -57,7 +57,9 @@ def _kernels() -> Finding:
         with kernels.use("reference"):
             plain = kernels.bias_act(x, x[0], activation="leaky_relu", slope=0.2)
     except Exception as error:  # whatever Numba or its compiler may raise is the finding
-        return Finding("kernels", False, f"{type(error).__name__}: {error}", "pip install --force-reinstall numba llvmlite")
+        return Finding(
+            "kernels", False, f"{type(error).__name__}: {error}", "pip install --force-reinstall numba llvmlite"
+        )
     works = bool(np.allclose(fast, plain))
     return Finding("kernels", works, f"compiled or loaded and run in {time.perf_counter() - began:.1f} s")
 

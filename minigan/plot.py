@@ -78,7 +78,9 @@ def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> 
         axes.plot(steps, smooth(metrics[key]), dashes, color=colour, linewidth=1.6, label=label, **few)
     for name, value, colour in zip(("L_D", "L_G"), objective.equilibrium, (BLUE, RED), strict=True):
         if value is not None:
-            losses.axhline(value, color=colour, linestyle=":", linewidth=1.2, label=f"{name} at equilibrium = {value:.3f}")
+            losses.axhline(
+                value, color=colour, linestyle=":", linewidth=1.2, label=f"{name} at equilibrium = {value:.3f}"
+            )
     accuracy.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2, label="cannot tell = 0.5")
     losses.set(ylabel="loss", title=f"{objective.name} game")
     accuracy.set(ylabel="accuracy of D", ylim=(-0.03, 1.03))

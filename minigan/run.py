@@ -1,6 +1,6 @@
 """A run folder: what a training run writes to the disk, and how it is read back.
 
-    config.toml  metrics.csv  checkpoints/  samples.png  samples/step_*.png  curves.png  training.gif
+config.toml  metrics.csv  checkpoints/  samples.png  samples/step_*.png  curves.png  training.gif
 """
 
 from __future__ import annotations

@@ -90,7 +90,9 @@ def _signed(sign: float, loss: Tensor) -> Tensor:
 def _difference(real_logits: Any, fake_logits: Any) -> Any:
     if real_logits is None or real_logits.shape != fake_logits.shape:
         shapes = [None if s is None else s.shape for s in (real_logits, fake_logits)]
-        raise ValueError(f"relativistic: real and fake logits are paired and need one shape, got {shapes[0]}, {shapes[1]}")
+        raise ValueError(
+            f"relativistic: real and fake logits are paired and need one shape, got {shapes[0]}, {shapes[1]}"
+        )
     return real_logits - fake_logits
 
 

@@ -48,9 +48,7 @@ class Trainer:
         self.game = Game(
             self.generator, self.discriminator, OBJECTIVES[config.objective], penalties, self.noise["penalty"]
         )
-        self.dynamics = Alternating(
-            self.game, self.discriminator_optimizer, self.generator_optimizer, k=config.d_steps
-        )
+        self.dynamics = Alternating(self.game, self.discriminator_optimizer, self.generator_optimizer, k=config.d_steps)
         self.steps = 0
 
     # --- training -----------------------------------------------------------------------------------------------------

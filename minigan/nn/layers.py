@@ -141,7 +141,13 @@ class Conv2d(_Conv):
     """Correlation of images (N, H, W, c_in) with w (kh, kw, c_in, c_out)."""
 
     def __init__(
-        self, c_in: int, c_out: int, kernel: int | Pair, stride: int | Pair = 1, padding: int | Pair = 0, bias: bool = True
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair = 0,
+        bias: bool = True,
     ) -> None:
         _positive("Conv2d", c_in=c_in, c_out=c_out)
         kh, kw = pair(kernel, "kernel")

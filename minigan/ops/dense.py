@@ -55,7 +55,9 @@ def matmul(x: Any, w: Any) -> Tensor:
 @primitive
 def _dense(x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
     if w.ndim != 2 or x.ndim != 2 or x.shape[1] != w.shape[0]:
-        raise ValueError(f"x {x.shape} must be (N, {w.shape[0] if w.ndim == 2 else 'n_in'}) and w {w.shape} (n_in, n_out)")
+        raise ValueError(
+            f"x {x.shape} must be (N, {w.shape[0] if w.ndim == 2 else 'n_in'}) and w {w.shape} (n_in, n_out)"
+        )
     if b is not None and b.shape != (w.shape[1],):
         raise ValueError(f"b has shape {b.shape} but w {w.shape} wants ({w.shape[1]},)")
     _check_dtypes(x, w)
