@@ -11,7 +11,7 @@ TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", "build>=1.2
 setup(
     name="minigan",
     version="0.1.0",
-    description="Generative adversarial networks from first principles: a small autodiff engine with Numba and CuPy kernels",
+    description="Generative adversarial networks from first principles: a small autodiff engine with its own kernels",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",

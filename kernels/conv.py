@@ -54,7 +54,7 @@ def check_channels(name: str, found: int, wanted: int) -> None:
         raise ValueError(f"{name} has {found} channels but w takes {wanted}")
 
 
-def _taps(h: int, w: int, kernel: Pair, stride: Pair, out: Pair) -> Any:
+def _taps(kernel: Pair, stride: Pair, out: Pair) -> Any:
     """Yield (i, j, rows, columns): the slices of a padded image that tap (i, j) of the kernel meets."""
     for i in range(kernel[0]):
         for j in range(kernel[1]):
@@ -70,7 +70,7 @@ def conv2d(x: Any, w: Any, *, stride: Pair, padding: Pair) -> Any:
     out = conv2d_output_shape(x.shape[1:3], w.shape[:2], stride, padding)
     padded = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
     y = np.zeros((x.shape[0], *out, w.shape[3]), x.dtype)
-    for i, j, rows, columns in _taps(*padded.shape[1:3], w.shape[:2], stride, out):
+    for i, j, rows, columns in _taps(w.shape[:2], stride, out):
         y += padded[:, rows, columns] @ w[i, j]
     return y
 
@@ -81,7 +81,7 @@ def conv2d_transpose(y: Any, w: Any, *, stride: Pair, padding: Pair, output_padd
     check_channels("y", y.shape[3], w.shape[3])
     h, v = transposed_size(y.shape[1:3], w.shape[:2], stride, padding, output_padding)
     padded = np.zeros((y.shape[0], h + 2 * padding[0], v + 2 * padding[1], w.shape[2]), y.dtype)
-    for i, j, rows, columns in _taps(*padded.shape[1:3], w.shape[:2], stride, y.shape[1:3]):
+    for i, j, rows, columns in _taps(w.shape[:2], stride, y.shape[1:3]):
         padded[:, rows, columns] += y @ w[i, j].T
     return padded[:, padding[0] : padding[0] + h, padding[1] : padding[1] + v].copy()
 
@@ -92,7 +92,7 @@ def conv2d_weight_grad(x: Any, y: Any, *, kernel: Pair, stride: Pair, padding: P
     check_output(x, y, kernel, stride, padding)
     padded = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
     w = np.zeros((*kernel, x.shape[3], y.shape[3]), x.dtype)
-    for i, j, rows, columns in _taps(*padded.shape[1:3], kernel, stride, y.shape[1:3]):
+    for i, j, rows, columns in _taps(kernel, stride, y.shape[1:3]):
         w[i, j] = np.einsum("npqc,npqo->co", padded[:, rows, columns], y)
     return w
 

@@ -42,6 +42,7 @@ class Kernel:
         return function
 
     def __call__(self, array: Any, *args: Any, **settings: Any) -> Any:
+        """Run the implementation for the array's device and the backend in use."""
         backend = _cpu_backend.get() if type(array) is np.ndarray else "cuda"
         try:
             implementation = self.implementations[backend]

@@ -11,6 +11,7 @@ Decisions that hold for every kernel (measured, or found as wrong results elsewh
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import threading
@@ -41,7 +42,7 @@ def _announce_compilation(numba: Any) -> None:
         return
     from numba.core import event
 
-    class FirstCompilation(event.Listener):  # type: ignore[misc]
+    class FirstCompilation(event.Listener):
         announced = False
 
         def on_start(self, event: Any) -> None:
@@ -105,7 +106,7 @@ class Loops:
                 names[name] = names[name].compile(parallel=False)
         if parallel:
             names["prange"] = numba.prange
-            _workqueue = _no_openmp()
+            _workqueue = not has_openmp()
         function = types.FunctionType(self.function.__code__, names, self.function.__name__)
         # the cache file is named after the qualified name: one for each of the two versions
         function.__qualname__ = self.function.__qualname__ + (".parallel" if parallel else "")
@@ -117,12 +118,13 @@ class Loops:
             return numba.njit(**options)(function)
 
 
-def _no_openmp() -> bool:
+def has_openmp() -> bool:
+    """Return whether Numba's OpenMP layer loads on this machine."""
     try:
-        from numba.np.ufunc import omppool  # noqa: F401
+        importlib.import_module("numba.np.ufunc.omppool")
     except ImportError:
-        return True
-    return False
+        return False
+    return True
 
 
 def loops(function: Callable[..., Any]) -> Loops:

@@ -27,7 +27,8 @@ def philox_bits_(out: Any, *, seed: int, stream: int, step: int) -> None:
     """Fill the 1-D uint32 array with random words; seed below 2⁶⁴, stream and step below 2³²."""
     check_counters(seed, stream, step)
     blocks = np.arange((out.size + 3) // 4, dtype=np.uint64)
-    c0, c1 = blocks & MASK, blocks >> np.uint64(32)
+    c0: Any = blocks & MASK
+    c1: Any = blocks >> np.uint64(32)
     c2, c3 = np.full_like(blocks, stream), np.full_like(blocks, step)
     k0, k1 = seed & MASK, seed >> 32
     for _ in range(10):

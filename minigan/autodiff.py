@@ -15,7 +15,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -155,6 +155,7 @@ class Primitive:
         self.joint_rule = rule
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
+        """Compute the result, and record how where an argument requires grad."""
         record = False
         arrays = []
         for x in args:
@@ -185,6 +186,7 @@ class MemoPrimitive(Primitive):
     """A primitive whose forward returns (y, memo): the memo stays on y for its rule and for whoever asked for y."""
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
+        """Compute the result, with its memo."""
         y = super().__call__(*args, **settings)
         y.data, y.memo = y.data
         return y
@@ -199,6 +201,7 @@ class MultiPrimitive(Primitive):
         self.parts = [Primitive(forward, f"{name}[{i}]") for i in range(results)]
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
+        """Compute the results as a tuple."""
         joint = super().__call__(*args, **settings)
         if not joint.requires_grad:
             return tuple(Tensor(data) for data in joint.data)
@@ -209,19 +212,26 @@ class MultiPrimitive(Primitive):
 
 def primitive(forward: Callable[..., Any]) -> Primitive:
     """Make a primitive of a function on arrays."""
-    return functools.update_wrapper(Primitive(forward, forward.__name__.strip("_")), forward)
+    return _dressed(Primitive(forward, forward.__name__.strip("_")))
 
 
 def primitive_with_memo(forward: Callable[..., Any]) -> MemoPrimitive:
     """Make a primitive of a function on arrays that returns (result, memo)."""
-    return functools.update_wrapper(MemoPrimitive(forward, forward.__name__.strip("_")), forward)
+    return _dressed(MemoPrimitive(forward, forward.__name__.strip("_")))
 
 
 def primitive_with_results(results: int) -> Callable[[Callable[..., Any]], MultiPrimitive]:
     """Make a primitive of a function on arrays that returns a tuple of ``results`` arrays."""
-    return lambda forward: functools.update_wrapper(
-        MultiPrimitive(forward, forward.__name__.strip("_"), results), forward
-    )
+    return lambda forward: _dressed(MultiPrimitive(forward, forward.__name__.strip("_"), results))
+
+
+P = TypeVar("P", bound=Primitive)
+
+
+def _dressed(made: P) -> P:
+    """Give a primitive the docstring and the names of its function."""
+    functools.update_wrapper(made, made.forward)
+    return made
 
 
 def primitives() -> list[Primitive]:
@@ -285,8 +295,8 @@ def _refuse_stale(stale: dict[Tensor, Tensor], on_path: set[Tensor], inputs: set
     for node, x in stale.items():
         if node in on_path or x in inputs:
             raise ValueError(
-                f"grad: an argument of {node.op.name}, a Tensor of shape {x.shape}, was changed (by an optimiser) after "
-                "the graph was computed: compute the output again"
+                f"grad: an argument of {node.op.name}, a Tensor of shape {x.shape}, was changed (by an optimiser) "
+                "after the graph was computed: compute the output again"
             )
 
 

@@ -115,7 +115,7 @@ def latest(folder: Path) -> tuple[dict[str, np.ndarray], Path, list[str]]:
 
     :class:`CheckpointError` where there is none.
     """
-    complaints = []
+    complaints: list[str] = []
     for _, path in reversed(find(folder)):
         try:
             return read(path), path, complaints

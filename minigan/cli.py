@@ -67,10 +67,7 @@ def train(arguments: Sequence[str]) -> int:
         given = Config.from_toml(options.config)
         options = parse(Train, arguments, Train(**dataclasses.asdict(given)))
     folder = options.out or Path("runs") / options.data
-    if options.resume:
-        run = _resume(folder, arguments)
-    else:
-        run = runs.create(folder, _settings(options))
+    run = _resume(folder, arguments) if options.resume else runs.create(folder, _settings(options))
     return _train(run, folder)
 
 
@@ -240,7 +237,8 @@ def sample(arguments: Sequence[str]) -> int:
     samples = run.trainer.sample(count, options.seed)
     content = io.BytesIO()
     if suffix == ".npz":
-        np.savez_compressed(content, **{"images" if images else "points": samples})
+        arrays: dict[str, Any] = {"images" if images else "points": samples}
+        np.savez_compressed(content, **arrays)
     else:
         title = f"{run.config.data}, step {run.trainer.steps}"
         drawn = plot.image_grid(samples) if images else plot.scatter(samples, run.trainer.dataset.samples, title)

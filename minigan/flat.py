@@ -41,7 +41,7 @@ def _address(array: Any) -> int:
 def flatten_(tensors: Sequence[Tensor]) -> Any:
     """Move the data of leaf Tensors into one 1-D buffer, of which they become views, and return the buffer.
 
-    Tensors that lie in one buffer already stay where they are. ValueError for leaves of several dtypes or one named twice.
+    Tensors that lie in one buffer already stay where they are. ValueError for leaves of several dtypes, or named twice.
     """
     if len({id(t) for t in tensors}) < len(tensors):
         raise ValueError("a parameter is listed twice")

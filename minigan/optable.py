@@ -266,7 +266,9 @@ def conv_geometry(d: Draw) -> dict[str, Any]:
     for _ in range(2):
         k, s, p = d.integer(1, 4), d.integer(1, 3), d.integer(0, 2)
         size.append(d.integer(max(1, k - 2 * p), max(1, k - 2 * p) + 4))
-        kernel.append(k), stride.append(s), padding.append(p)
+        kernel.append(k)
+        stride.append(s)
+        padding.append(p)
     return {
         "n": d.integer(1, 2),
         "size": tuple(size),
@@ -482,7 +484,8 @@ ROWS: tuple[Row, ...] = (
         ("dense",)),
     Row("conv2d", ops.conv2d, np_conv2d, _conv_case, ("conv2d",)),
     Row("conv2d_transpose", ops.conv2d_transpose, np_conv2d_transpose, _conv_transpose_case, ("conv2d_transpose",)),
-    Row("conv2d_weight_grad", ops.conv2d_weight_grad, np_conv2d_weight_grad, _conv_weight_case, ("conv2d_weight_grad",)),
+    Row("conv2d_weight_grad", ops.conv2d_weight_grad, np_conv2d_weight_grad, _conv_weight_case,
+        ("conv2d_weight_grad",)),
     Row("batch_norm", ops.batch_norm, np_batch_norm, _batch_norm_case, ("batch_norm",)),
     Row("batch_norm_grad", batch_norm_grad_op, np_batch_norm_grad, _batch_norm_grad_case,
         ("batch_norm_grad[0]", "batch_norm_grad[1]", "batch_norm_grad[2]")),

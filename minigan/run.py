@@ -115,7 +115,7 @@ class Run:
         floor = np.mean([half_against_half(data.samples, seed) for seed in range(10)])
         lines = [
             f"Fréchet distance over raw pixels, {POINTS:,} samples to all {len(data.samples):,} images: "
-            f"{frechet_distance(samples, data.samples):.3f} (real half against real half: {floor:.2f}, mean of 10 splits)"
+            f"{frechet_distance(samples, data.samples):.3f} (between real halves: {floor:.2f}, mean of 10 splits)"
         ]
         if data.labels is not None:
             shares = class_shares(samples, data.samples, data.labels)
@@ -129,7 +129,7 @@ def create(folder: Path, config: Config) -> Run:
     """Start a run in a new or empty folder; :class:`RunError` where there is one already, OSError if unwritable."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(
-            f"{folder} exists already and is left as it is: go on with it by --resume, or choose another folder by --out"
+            f"{folder} exists already and is left as it is: go on with it by --resume, or choose another --out"
         )
     trainer = Trainer(config)  # says what is wrong with the settings before anything is written
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,8 @@
 
 What they do that others leave out: the cotangent is always random (with all-ones, a batch norm that lost a term looks
 exact); with many entries several directions without small components are taken (one direction hides one wrong entry);
-the VJP itself is checked as a function of the point and the cotangent, which is the second order; a point next to a kink
-is reported as such, not as a wrong gradient; and inputs must come out unchanged.
+the VJP itself is checked as a function of the point and the cotangent, which is the second order; a point next to a
+kink is reported as such, not as a wrong gradient; and inputs must come out unchanged.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class _Checker:
     ) -> None:
         self.function, self.point, self.order, self.seed, self.rng = function, point, order, seed, rng
         self.rtol = min(rtol, 1e-12) if linear else rtol
-        self.step, self.stencil = (1.0, ONE_STEP) if linear else (step, SIX_POINT)
+        self.step = 1.0 if linear else step
+        self.stencil: tuple[tuple[int, float], ...] = ONE_STEP if linear else SIX_POINT
         self.linear = linear
         before = [x.copy() for x in point]
         outputs, self.pullback = vjp(function, *point)
@@ -171,7 +172,7 @@ class _Checker:
     def _compare(
         self, direction: Arrays, h: float, analytic: np.ndarray, scale: float, name: str, project: bool = False
     ) -> None:
-        """Compare a derivative along ``direction``; where they differ, find out whether the function is smooth there."""
+        """Compare a derivative along ``direction``; where it differs, find out if the function is smooth there."""
 
         def numeric(h: float) -> np.ndarray:
             return self._difference(direction, h, project)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -66,7 +67,7 @@ class Config:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        choices = {
+        choices: dict[str, Iterable[str]] = {
             "data": DATASETS,
             "model": MODELS,
             "objective": OBJECTIVES,

@@ -32,7 +32,7 @@ class Objective(ABC):
 
     @abstractmethod
     def generator(self, real_logits: Any, fake_logits: Any) -> Tensor:
-        """Return L_G, which G descends; ``real_logits`` is used by paired objectives only and may be None for others."""
+        """Return L_G, which G descends; ``real_logits`` may be None but for paired objectives."""
 
     @abstractmethod
     def accuracy(self, real_logits: np.ndarray, fake_logits: np.ndarray) -> tuple[float, float]:

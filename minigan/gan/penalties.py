@@ -43,7 +43,7 @@ def r1(
 
 
 def r2(discriminator: Discriminator, real: Any, fake: Any, *, gamma: float = 1.0) -> Tensor:
-    """R2 = (γ/2) E_q ‖∇ₓ s(x)‖², on generated samples (1801.04406). ``fake`` (N, ...) is taken as given, without G's graph."""
+    """R2 = (γ/2) E_q ‖∇ₓ s(x)‖², on generated samples (N, ...) taken as constants (1801.04406)."""
     return mean(squared_norms(discriminator, _variable(fake))) * (gamma / 2)
 
 

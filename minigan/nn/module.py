@@ -28,6 +28,7 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Apply the module: the same as ``forward``."""
         return self.forward(*args, **kwargs)
 
     def children(self) -> Iterator[tuple[str, Module]]:

@@ -20,7 +20,7 @@ def pair(value: int | Pair, name: str = "value") -> Pair:
     both = (value, value) if isinstance(value, int) else tuple(value)
     if len(both) != 2 or not all(isinstance(n, int) for n in both):
         raise TypeError(f"{name} must be an int or a pair (vertical, horizontal), not {value!r}")
-    return both  # type: ignore[return-value]
+    return both
 
 
 def _check(x: Any, w: Any, names: str) -> None:
@@ -74,7 +74,10 @@ _conv2d_weight_grad.defvjp(
 
 
 def conv2d(x: Any, w: Any, *, stride: int | Pair = 1, padding: int | Pair = 0) -> Tensor:
-    """Correlate x (N, H, W, Cin) with w (kh, kw, Cin, Cout): (N, OH, OW, Cout), OH = ⌊(H + 2·padding − kh)/stride⌋ + 1."""
+    """Correlate x (N, H, W, Cin) with w (kh, kw, Cin, Cout): (N, OH, OW, Cout).
+
+    OH = ⌊(H + 2·padding − kh) / stride⌋ + 1, and OW likewise.
+    """
     return _conv2d(x, w, stride=pair(stride, "stride"), padding=pair(padding, "padding"))
 
 

@@ -41,5 +41,5 @@ loss_slope.defvjp(_loss_slope_vjp)
 
 
 def mean_loss(s: Any, loss: str) -> Tensor:
-    """Return the mean over all logits s of softplus, softplus_neg, square, square_to_one, hinge_real, hinge_fake or linear."""
+    """Return the mean of a pointwise ``loss`` (a name in minigan.kernels.LOSSES) over all logits s, shape ()."""
     return _mean_loss(s, loss=loss)

@@ -130,6 +130,15 @@ def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 @primitive
+def _softmax(x: Any, *, axes: tuple[int, ...]) -> Any:
+    e = xp(x).exp(x - x.max(axes, keepdims=True))
+    return e / e.sum(axes, keepdims=True)
+
+
+_softmax.defvjp(lambda g, y, x, *, axes: y * (g - _sum(g * y, axes=axes, keepdims=True)))
+
+
+@primitive
 def _logsumexp(x: Any, *, axes: tuple[int, ...]) -> Any:
     m = xp(x)
     top = x.max(axes, keepdims=True)
@@ -138,15 +147,6 @@ def _logsumexp(x: Any, *, axes: tuple[int, ...]) -> Any:
 
 
 _logsumexp.defvjp(lambda g, y, x, *, axes: g * _softmax(x, axes=axes))
-
-
-@primitive
-def _softmax(x: Any, *, axes: tuple[int, ...]) -> Any:
-    e = xp(x).exp(x - x.max(axes, keepdims=True))
-    return e / e.sum(axes, keepdims=True)
-
-
-_softmax.defvjp(lambda g, y, x, *, axes: y * (g - _sum(g * y, axes=axes, keepdims=True)))
 
 
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:

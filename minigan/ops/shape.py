@@ -1,4 +1,4 @@
-"""Ops that move entries without changing them. Adjoint pairs stand together: getitem and scatter_add, concat and slices."""
+"""Ops that move entries without changing them. Adjoints stand together: getitem and scatter_add, concat and slices."""
 
 from __future__ import annotations
 
