@@ -172,8 +172,6 @@ class Primitive:
         except (ValueError, TypeError) as error:
             kind = ValueError if isinstance(error, ValueError) else TypeError
             raise kind(f"{describe_call(self.name, arrays, settings)}: {error}") from None
-        if isinstance(data, np.generic):  # what NumPy's functions return for arrays of shape ()
-            data = np.asarray(data)
         if record and (_current_mode() is None or is_grad_enabled()):
             return Tensor(data, True, self, args, settings)
         return Tensor(data)
@@ -304,6 +302,8 @@ def _backward(
     outputs: Sequence[Tensor], cotangents: Sequence[Tensor], inputs: Sequence[Tensor], create_graph: bool
 ) -> list[Tensor | None]:
     """Return Σ cotangent · ∂output/∂input for every input, None where no output depends on it."""
+    if not inputs:
+        return []
     wanted = set(inputs)
     table: dict[Tensor, Tensor] = {}
     with enable_grad() if create_graph else no_grad():
@@ -351,8 +351,11 @@ def grad(output: Tensor, inputs: Any, grad_output: Any = None, *, create_graph: 
         raise ValueError("grad: the output does not depend on anything that requires grad (or was made in no_grad)")
     cotangent = _as_cotangent("grad", output, grad_output)
     results = _backward([output], [cotangent], leaves, create_graph)
-    for i, (x, result) in enumerate(zip(leaves, results, strict=True)):
-        if result is None:
+    reached = set(leaves) if None not in results else _reached(output, leaves)
+    for i, x in enumerate(leaves):
+        if results[i] is None and x in reached:  # a path whose derivative is zero everywhere: sign, a step, ...
+            results[i] = Tensor(np.zeros_like(x.data))
+        elif results[i] is None:
             why = (
                 "was changed (by an optimiser) after the output was computed"
                 if x.id > output.id
@@ -360,6 +363,11 @@ def grad(output: Tensor, inputs: Any, grad_output: Any = None, *, create_graph: 
             )
             raise ValueError(f"grad: inputs[{i}] of shape {x.shape} {why} to the output ({output.op}, {output.shape})")
     return unflatten(inputs, iter(_own(results, [output.data, cotangent.data, *(x.data for x in leaves)])))
+
+
+def _reached(output: Tensor, inputs: Sequence[Tensor]) -> set[Tensor]:
+    """Return the inputs that ``output`` was computed from, whatever the derivative."""
+    return {node.inputs[i] for node, leading in _path([output], set(inputs)) for i in leading} | {output}
 
 
 def _as_cotangent(name: str, output: Tensor, given: Any) -> Tensor:

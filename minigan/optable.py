@@ -96,7 +96,7 @@ def _binary(name: str, op: Any, reference: Any, values: str = "real") -> Row:
 def _spaced_pair(d: Draw) -> Case:
     shape = d.shape()
     both = d.spaced(2, *shape)
-    return Case([both[0], both[1]])
+    return Case([np.asarray(both[0]), np.asarray(both[1])])
 
 
 def _reduction(name: str, op: Any, reference: Any, values: str = "real", covers: str = "", linear: bool = False) -> Row:

@@ -42,7 +42,7 @@ class Tensor:
         settings: Any = None,
         memo: Any = None,
     ) -> None:
-        self.data = data
+        self.data: Any = np.asarray(data) if isinstance(data, np.generic) else data  # NumPy's result for shape ()
         self.requires_grad = requires_grad
         self.op = op
         self.inputs = inputs

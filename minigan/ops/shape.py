@@ -127,14 +127,16 @@ def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
 
 @primitive
 def _pad(x: Any, *, widths: tuple[tuple[int, int], ...]) -> Any:
-    return xp(x).pad(x, widths)
+    out = xp(x).zeros([low + n + high for n, (low, high) in zip(x.shape, widths, strict=True)], x.dtype)
+    out[_inside(x.shape, widths)] = x
+    return out
 
 
-_pad.defvjp(
-    lambda g, y, x, *, widths: _getitem(
-        g, index=tuple(slice(low, low + n) for (low, _), n in zip(widths, x.shape, strict=True))
-    )
-)
+def _inside(shape: tuple[int, ...], widths: Sequence[tuple[int, int]]) -> tuple[slice, ...]:
+    return tuple(slice(low, low + n) for n, (low, _) in zip(shape, widths, strict=True))
+
+
+_pad.defvjp(lambda g, y, x, *, widths: _getitem(g, index=_inside(x.shape, widths)))
 
 
 def pad(x: Any, widths: Sequence[tuple[int, int]]) -> Tensor:
