@@ -4,7 +4,9 @@ Decisions that hold for every kernel (measured, or found as wrong results elsewh
 
 * the ``omp`` thread layer: it opens a parallel region many times faster than ``workqueue``; its threads must sleep
   when idle (``OMP_WAIT_POLICY=passive``), or they fight the BLAS for the cores;
-* ``fastmath`` without ``nnan``/``ninf``: ``isnan`` keeps telling the truth and loops still vectorise;
+* no ``fastmath``: with ``contract`` and ``reassoc`` a batch-norm gradient came out with other bits when its machine code
+  was loaded from the cache than when it was compiled in the process. Strict arithmetic is defined by the source alone,
+  ``isnan`` tells the truth, and loops over channels vectorise all the same;
 * no reduction across ``prange`` iterations: work is cut in chunks of a constant size, each writes its own slot, the
   slots are combined in order. So results do not depend on the number of threads.
 """
@@ -26,7 +28,6 @@ PARALLEL_WORK = (
     1 << 19
 )  # elements from which two threads beat one (measured: a region costs 12-20 µs in a virtual machine)
 SERIAL = os.environ.get("MINIGAN_SERIAL") == "1"  # with NUMBA_BOUNDSCHECK=1, which parallel regions ignore
-FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 prange = range  # stands for numba.prange, which is put in its place when a loop nest is compiled
 
@@ -111,7 +112,7 @@ class Loops:
         # the cache file is named after the qualified name: one for each of the two versions
         function.__qualname__ = self.function.__qualname__ + (".parallel" if parallel else "")
         function.__module__ = self.function.__module__
-        options = {"parallel": parallel, "fastmath": FASTMATH, "error_model": "numpy", "nogil": True}
+        options = {"parallel": parallel, "error_model": "numpy", "nogil": True}
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError:  # no folder to write the cache to: compile in every process

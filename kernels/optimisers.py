@@ -100,7 +100,7 @@ def _adam_(
     decay: float,
 ) -> None:
     rate, root = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
-    scalars = _scalars(p, rate, 1 / root, beta1, 1 - beta1, beta2, 1 - beta2, eps, 1 - decay)
+    scalars = _scalars(p, rate, root, beta1, 1 - beta1, beta2, 1 - beta2, eps, 1 - decay)
     _adam_loops(p, g, m, v, ema, *scalars, work=p.size)
 
 
@@ -142,7 +142,7 @@ def _adam_loops(p, g, m, v, ema, lr, root, beta1, alpha1, beta2, alpha2, eps, ra
         for i in range(low, high):
             m[i] = beta1 * m[i] + alpha1 * g[i]
             v[i] = beta2 * v[i] + alpha2 * g[i] * g[i]
-            p[i] -= lr * m[i] / (np.sqrt(v[i]) * root + eps)
+            p[i] -= lr * m[i] / (np.sqrt(v[i]) / root + eps)
         if ema.size:
             for i in range(low, high):
                 ema[i] += rate * (p[i] - ema[i])
