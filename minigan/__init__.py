@@ -13,9 +13,11 @@ except ModuleNotFoundError as error:
         "run `pip install -e .` in the checkout"
     ) from None
 
-from minigan import ops
-from minigan.autodiff import enable_grad, grad, hvp, is_grad_enabled, jvp, no_grad, value_and_grad, vjp
+from minigan import gan, nn, ops, optim, random, testing
+from minigan.autodiff import grad
+from minigan.gradmode import enable_grad, is_grad_enabled, no_grad
 from minigan.tensor import Tensor, tensor
+from minigan.transforms import hvp, jvp, value_and_grad, vjp
 
 __version__ = "0.1.0"
 
@@ -23,13 +25,18 @@ __all__ = [
     "Tensor",
     "__version__",
     "enable_grad",
+    "gan",
     "grad",
     "hvp",
     "is_grad_enabled",
     "jvp",
+    "nn",
     "no_grad",
     "ops",
+    "optim",
+    "random",
     "tensor",
+    "testing",
     "value_and_grad",
     "vjp",
 ]

@@ -10,121 +10,14 @@ the time of one call, and only nodes on a path from the output to what is asked 
 from __future__ import annotations
 
 import functools
-import inspect
 import operator
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import numpy as np
 
-from minigan.tensor import FLOATS, Tensor, next_id
-
-# --- whether ops record a graph ---------------------------------------------------------------------------------------
-
-
-class _Mode:
-    """One entered ``with`` block. Blocks form a chain from inner to outer, held by a context variable.
-
-    A generator that yields inside a block must not switch recording off for its consumer: a block entered by a
-    generator counts only while that generator's frame is on the stack, and blocks may be left in any order.
-    """
-
-    __slots__ = ("active", "enabled", "frame", "outer")
-
-    def __init__(self, enabled: bool, outer: _Mode | None, frame: int | None) -> None:
-        self.enabled = enabled
-        self.outer = outer
-        self.frame = frame
-        self.active = True
-
-    def on_stack(self) -> bool:
-        frame: Any = sys._getframe(1)
-        while frame is not None:
-            if id(frame) == self.frame:
-                return True
-            frame = frame.f_back
-        return False
-
-
-_mode: ContextVar[_Mode | None] = ContextVar("minigan_grad_mode", default=None)
-_current_mode = _mode.get
-
-
-def is_grad_enabled() -> bool:
-    """Return whether ops on Tensors that require grad record a graph here."""
-    mode = _current_mode()
-    while mode is not None:
-        if mode.active and (mode.frame is None or mode.on_stack()):
-            return mode.enabled
-        mode = mode.outer
-    return True
-
-
-_SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
-
-
-class _GradMode:
-    enabled: bool
-
-    def __init__(self) -> None:
-        self._entered: list[_Mode] = []
-
-    def __enter__(self) -> None:
-        frame = sys._getframe(1)
-        suspendable = frame.f_code.co_flags & _SUSPENDABLE
-        mode = _Mode(self.enabled, _mode.get(), id(frame) if suspendable else None)
-        self._entered.append(mode)
-        _mode.set(mode)
-
-    def __exit__(self, *error: object) -> None:
-        self._entered.pop().active = False
-        mode = _mode.get()
-        while mode is not None and not mode.active:
-            mode = mode.outer
-        _mode.set(mode)
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Decorate a function or a generator function: its body runs in this mode."""
-        make = type(self)
-        if inspect.isgeneratorfunction(function):
-
-            @functools.wraps(function)
-            def generator(*args: Any, **kwargs: Any) -> Any:
-                with make():
-                    return (yield from function(*args, **kwargs))
-
-            return generator
-
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def coroutine(*args: Any, **kwargs: Any) -> Any:
-                with make():
-                    return await function(*args, **kwargs)
-
-            return coroutine
-
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with make():
-                return function(*args, **kwargs)
-
-        return wrapper
-
-
-class no_grad(_GradMode):  # noqa: N801
-    """Record no graph inside the ``with`` block, or inside the function it decorates."""
-
-    enabled = False
-
-
-class enable_grad(_GradMode):  # noqa: N801
-    """Record a graph inside the ``with`` block even where an outer block switched recording off."""
-
-    enabled = True
-
+from minigan.gradmode import current_mode, enable_grad, is_grad_enabled, no_grad
+from minigan.tensor import Tensor, next_id
 
 # --- primitives -------------------------------------------------------------------------------------------------------
 
@@ -172,7 +65,7 @@ class Primitive:
         except (ValueError, TypeError) as error:
             kind = ValueError if isinstance(error, ValueError) else TypeError
             raise kind(f"{describe_call(self.name, arrays, settings)}: {error}") from None
-        if record and (_current_mode() is None or is_grad_enabled()):
+        if record and (current_mode() is None or is_grad_enabled()):
             return Tensor(data, True, self, args, settings)
         return Tensor(data)
 
@@ -298,7 +191,7 @@ def _refuse_stale(stale: dict[Tensor, Tensor], on_path: set[Tensor], inputs: set
             )
 
 
-def _backward(
+def backward(
     outputs: Sequence[Tensor], cotangents: Sequence[Tensor], inputs: Sequence[Tensor], create_graph: bool
 ) -> list[Tensor | None]:
     """Return Σ cotangent · ∂output/∂input for every input, None where no output depends on it."""
@@ -349,20 +242,17 @@ def grad(output: Tensor, inputs: Any, grad_output: Any = None, *, create_graph: 
         return inputs
     if not output.requires_grad:
         raise ValueError("grad: the output does not depend on anything that requires grad (or was made in no_grad)")
-    cotangent = _as_cotangent("grad", output, grad_output)
-    results = _backward([output], [cotangent], leaves, create_graph)
+    cotangent = as_cotangent("grad", output, grad_output)
+    results = backward([output], [cotangent], leaves, create_graph)
     reached = set(leaves) if None not in results else _reached(output, leaves)
     for i, x in enumerate(leaves):
         if results[i] is None and x in reached:  # a path whose derivative is zero everywhere: sign, a step, ...
             results[i] = Tensor(np.zeros_like(x.data))
         elif results[i] is None:
-            why = (
-                "was changed (by an optimiser) after the output was computed"
-                if x.id > output.id
-                else "is not on a path"
-            )
-            raise ValueError(f"grad: inputs[{i}] of shape {x.shape} {why} to the output ({output.op}, {output.shape})")
-    return unflatten(inputs, iter(_own(results, [output.data, cotangent.data, *(x.data for x in leaves)])))
+            newer = ", or was changed (by an optimiser) after it was computed" if x.id > output.id else ""
+            what = f"the output ({output.op.name if output.op else 'a leaf'}, {output.shape})"
+            raise ValueError(f"grad: inputs[{i}] of shape {x.shape} is not on a path to {what}{newer}")
+    return unflatten(inputs, iter(own(results, [output.data, cotangent.data, *(x.data for x in leaves)])))
 
 
 def _reached(output: Tensor, inputs: Sequence[Tensor]) -> set[Tensor]:
@@ -370,7 +260,8 @@ def _reached(output: Tensor, inputs: Sequence[Tensor]) -> set[Tensor]:
     return {node.inputs[i] for node, leading in _path([output], set(inputs)) for i in leading} | {output}
 
 
-def _as_cotangent(name: str, output: Tensor, given: Any) -> Tensor:
+def as_cotangent(name: str, output: Tensor, given: Any) -> Tensor:
+    """Return ``given`` (ones where it is None and the output has one entry) as a cotangent of ``output``."""
     if given is None:
         if output.size != 1:
             raise ValueError(f"{name}: an output of shape {output.shape} needs a grad_output of that shape")
@@ -382,14 +273,15 @@ def _as_cotangent(name: str, output: Tensor, given: Any) -> Tensor:
 
 
 @primitive
-def _copy(x: Any) -> Any:
+def copy(x: Any) -> Any:
+    """The same entries in an array of their own."""
     return x.copy()
 
 
-_copy.defvjp(lambda g, y, x: g)
+copy.defvjp(lambda g, y, x: g)
 
 
-def _own(results: Sequence[Tensor | None], others: list[Any]) -> list[Any]:
+def own(results: Sequence[Tensor | None], others: list[Any]) -> list[Any]:
     """Give every result an array of its own: rules may return views, or one array for two arguments."""
     taken = {id(array) for array in others}
     owned = []
@@ -397,7 +289,7 @@ def _own(results: Sequence[Tensor | None], others: list[Any]) -> list[Any]:
         if result is not None:
             if result.data.base is not None or id(result.data) in taken:
                 with enable_grad():
-                    result = _copy(result)
+                    result = copy(result)
             taken.add(id(result.data))
         owned.append(result)
     return owned
@@ -421,91 +313,6 @@ def unflatten(structure: Any, leaves: Any) -> Any:
     if isinstance(structure, list | tuple):
         return type(structure)(unflatten(part, leaves) for part in structure)
     return next(leaves)
-
-
-# --- functions of functions -------------------------------------------------------------------------------------------
-
-
-def _variables(xs: Sequence[Any]) -> list[Tensor]:
-    """Return fresh nodes for xs: distinct even where one Tensor is given twice, connected where a graph exists."""
-    fresh = []
-    for x in xs:
-        x = x if isinstance(x, Tensor) else Tensor(np.asarray(x))
-        if x.dtype not in FLOATS:
-            raise TypeError(f"only float32 and float64 can be differentiated, not {x.dtype}")
-        fresh.append(_copy(x) if x.requires_grad else Tensor(x.data, True))
-    return fresh
-
-
-def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Any, Callable[[Any], tuple[Tensor, ...]]]:
-    """Return (f(*xs), pullback): ``pullback(g)`` gives gᵀ·∂f/∂x for every x, zeros where f does not use it.
-
-    ``f`` returns a Tensor or a structure of Tensors, and ``g`` has that structure. The results of the pullback can be
-    differentiated further with respect to Tensors among ``xs`` and ``g`` that require grad.
-    """
-    with enable_grad():
-        variables = _variables(xs)
-        result = f(*variables)
-    outputs = flatten(result)
-
-    def pullback(g: Any) -> tuple[Tensor, ...]:
-        cotangents = [_as_cotangent("vjp", y, part) for y, part in zip(outputs, flatten(g), strict=True)]
-        again = is_grad_enabled()
-        found = _backward(outputs, cotangents, variables, create_graph=again)
-        filled = [Tensor(np.zeros_like(x.data)) if r is None else r for x, r in zip(variables, found, strict=True)]
-        taken = [x.data for x in variables] + [g.data for g in cotangents] + [y.data for y in outputs]
-        return tuple(_own(filled, taken))
-
-    return result, pullback
-
-
-def value_and_grad(f: Callable[..., Tensor], *xs: Any) -> Any:
-    """Return (f(*xs), gradient); without ``xs``, return the function that does so.
-
-    ``f`` returns a Tensor of one entry. The gradient is a Tensor for one argument, a tuple for several.
-    """
-    if not xs:
-        return lambda *arguments: value_and_grad(f, *arguments)
-    value, pullback = vjp(f, *xs)
-    gradients = pullback(np.ones(value.shape, value.dtype))
-    return value, gradients[0] if len(xs) == 1 else gradients
-
-
-def jvp(f: Callable[..., Any], xs: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
-    """Return (f(*xs), Σ ∂f/∂x · tangent): the derivative of f along ``tangents``, in the structure of f's result.
-
-    The pullback g ↦ gᵀJ is linear in g; its own pullback at the tangents is J·tangent.
-    """
-    if len(xs) != len(tangents):
-        raise ValueError(f"jvp: {len(xs)} inputs but {len(tangents)} tangents")
-    with enable_grad():
-        variables = _variables(xs)
-        result = f(*variables)
-        outputs = flatten(result)
-        probes = [Tensor(np.zeros_like(y.data), True) for y in outputs]
-        pulled = _backward(outputs, probes, variables, create_graph=True)
-        pairs = [
-            (p, _as_cotangent("jvp", x, t))
-            for x, p, t in zip(variables, pulled, tangents, strict=True)
-            if p is not None
-        ]
-    found = _backward([p for p, _ in pairs], [t for _, t in pairs], probes, create_graph=is_grad_enabled())
-    filled = [Tensor(np.zeros_like(y.data)) if r is None else r for y, r in zip(outputs, found, strict=True)]
-    return result, unflatten(result, iter(_own(filled, [t.data for _, t in pairs])))
-
-
-def hvp(f: Callable[[Any], Tensor], x: Any, v: Any) -> Any:
-    """Return H·v, the Hessian of the one-entry ``f`` at ``x`` times ``v``; x and v may be lists of Tensors."""
-    xs, vs = flatten(x), flatten(v)
-    if [np.shape(getattr(a, "data", a)) for a in xs] != [np.shape(getattr(a, "data", a)) for a in vs]:
-        raise ValueError("hvp: x and v must have the same structure and shapes")
-
-    def gradient(*variables: Tensor) -> tuple[Tensor, ...]:
-        value, pullback = vjp(lambda *parts: f(unflatten(x, iter(parts))), *variables)
-        return pullback(np.ones(value.shape, value.dtype))
-
-    _, pullback = vjp(gradient, *xs)
-    return unflatten(x, iter(pullback(tuple(vs))))
 
 
 def renew(tensors: Iterable[Tensor]) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from minigan import kernels, ops
-from minigan.autodiff import vjp
 from minigan.ops.elementwise import bias_act_grad
 from minigan.ops.loss import loss_slope
 from minigan.ops.norm import batch_norm_grad
+from minigan.transforms import vjp
 
 
 class Draw:

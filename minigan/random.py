@@ -12,6 +12,7 @@ import numpy as np
 
 from minigan import kernels
 from minigan.device import resolve
+from minigan.kernels.philox import check_counters
 from minigan.tensor import FLOATS, Tensor
 
 STREAMS = {
@@ -37,7 +38,7 @@ class Generator:
         self.seed = int(seed)
         self.stream = stream
         self.step = step
-        kernels.philox_bits_(np.empty(0, np.uint32), **self._counters())  # says at once what is out of range
+        check_counters(**self._counters())
 
     def _counters(self) -> dict[str, int]:
         return {"seed": self.seed, "stream": STREAMS[self.stream], "step": self.step}

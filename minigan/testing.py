@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from minigan.autodiff import enable_grad, flatten, no_grad, vjp
+from minigan.autodiff import flatten
+from minigan.gradmode import enable_grad, no_grad
 from minigan.tensor import FLOATS, Tensor
+from minigan.transforms import vjp
 
 __all__ = ["GradientError", "KinkError", "check_grads", "check_row"]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from minigan import kernels
-from minigan.autodiff import is_grad_enabled
+from minigan.gradmode import is_grad_enabled
 
 settings.register_profile(
     "minigan",

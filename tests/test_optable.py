@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 import minigan as mg
 from minigan import kernels
-from minigan.autodiff import flatten, primitives, vjp
+from minigan.autodiff import flatten, primitives
 from minigan.optable import ROWS, Draw
 from minigan.tensor import Tensor
 from minigan.testing import check_row
+from minigan.transforms import vjp
 
 from .conftest import BACKENDS
 

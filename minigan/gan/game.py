@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from minigan.autodiff import grad, no_grad
+from minigan.autodiff import grad
 from minigan.gan.objectives import NON_SATURATING, Objective
 from minigan.gan.penalties import Penalty
+from minigan.gradmode import no_grad
 from minigan.nn import Module
 from minigan.random import Generator
 from minigan.tensor import Tensor

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minigan.autodiff import no_grad, renew
+from minigan.autodiff import renew
 from minigan.data import Dataset, batch_indices, load
 from minigan.gan.config import Config
 from minigan.gan.dynamics import Alternating, Step
@@ -14,6 +14,7 @@ from minigan.gan.game import Game
 from minigan.gan.models import MODELS
 from minigan.gan.objectives import OBJECTIVES
 from minigan.gan.penalties import PENALTIES
+from minigan.gradmode import no_grad
 from minigan.nn import BatchNorm, Module, initialise
 from minigan.optim import Adam
 from minigan.random import Generator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minigan.autodiff import no_grad
+from minigan.gradmode import no_grad
 from minigan.nn.layers import Activation, Weighted
 from minigan.nn.module import Module
 from minigan.tensor import Tensor

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from minigan import kernels
-from minigan.autodiff import primitive_with_memo, primitive_with_results, vjp
+from minigan.autodiff import primitive_with_memo, primitive_with_results
 from minigan.ops.elementwise import sqrt
 from minigan.ops.reduce import mean, sum_to, var
 from minigan.tensor import Tensor
+from minigan.transforms import vjp
 
 
 @primitive_with_memo

@@ -1,0 +1,112 @@
+"""Whether ops record a graph here: a property of the code that runs, safe across exceptions, generators and threads."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+
+class _Mode:
+    """One entered ``with`` block. Blocks form a chain from inner to outer, held by a context variable.
+
+    A generator that yields inside a block must not switch recording off for its consumer: a block entered by a
+    generator counts only while that generator's frame is on the stack, and blocks may be left in any order.
+    """
+
+    __slots__ = ("active", "enabled", "frame", "outer")
+
+    def __init__(self, enabled: bool, outer: _Mode | None, frame: int | None) -> None:
+        self.enabled = enabled
+        self.outer = outer
+        self.frame = frame
+        self.active = True
+
+    def on_stack(self) -> bool:
+        frame: Any = sys._getframe(1)
+        while frame is not None:
+            if id(frame) == self.frame:
+                return True
+            frame = frame.f_back
+        return False
+
+
+_mode: ContextVar[_Mode | None] = ContextVar("minigan_grad_mode", default=None)
+current_mode = _mode.get
+
+
+def is_grad_enabled() -> bool:
+    """Return whether ops on Tensors that require grad record a graph here."""
+    mode = current_mode()
+    while mode is not None:
+        if mode.active and (mode.frame is None or mode.on_stack()):
+            return mode.enabled
+        mode = mode.outer
+    return True
+
+
+_SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+class _GradMode:
+    enabled: bool
+
+    def __init__(self) -> None:
+        self._entered: list[_Mode] = []
+
+    def __enter__(self) -> None:
+        frame = sys._getframe(1)
+        suspendable = frame.f_code.co_flags & _SUSPENDABLE
+        mode = _Mode(self.enabled, _mode.get(), id(frame) if suspendable else None)
+        self._entered.append(mode)
+        _mode.set(mode)
+
+    def __exit__(self, *error: object) -> None:
+        self._entered.pop().active = False
+        mode = _mode.get()
+        while mode is not None and not mode.active:
+            mode = mode.outer
+        _mode.set(mode)
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorate a function or a generator function: its body runs in this mode."""
+        make = type(self)
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def generator(*args: Any, **kwargs: Any) -> Any:
+                with make():
+                    return (yield from function(*args, **kwargs))
+
+            return generator
+
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def coroutine(*args: Any, **kwargs: Any) -> Any:
+                with make():
+                    return await function(*args, **kwargs)
+
+            return coroutine
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with make():
+                return function(*args, **kwargs)
+
+        return wrapper
+
+
+class no_grad(_GradMode):  # noqa: N801
+    """Record no graph inside the ``with`` block, or inside the function it decorates."""
+
+    enabled = False
+
+
+class enable_grad(_GradMode):  # noqa: N801
+    """Record a graph inside the ``with`` block even where an outer block switched recording off."""
+
+    enabled = True

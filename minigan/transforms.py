@@ -1,0 +1,92 @@
+"""Functions of functions: vector-Jacobian, Jacobian-vector and Hessian-vector products, values with gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minigan.autodiff import as_cotangent, backward, copy, flatten, own, unflatten
+from minigan.gradmode import enable_grad, is_grad_enabled
+from minigan.tensor import FLOATS, Tensor
+
+
+def _variables(xs: Sequence[Any]) -> list[Tensor]:
+    """Return fresh nodes for xs: distinct even where one Tensor is given twice, connected where a graph exists."""
+    fresh = []
+    for x in xs:
+        x = x if isinstance(x, Tensor) else Tensor(np.asarray(x))
+        if x.dtype not in FLOATS:
+            raise TypeError(f"only float32 and float64 can be differentiated, not {x.dtype}")
+        fresh.append(copy(x) if x.requires_grad else Tensor(x.data, True))
+    return fresh
+
+
+def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Any, Callable[[Any], tuple[Tensor, ...]]]:
+    """Return (f(*xs), pullback): ``pullback(g)`` gives gᵀ·∂f/∂x for every x, zeros where f does not use it.
+
+    ``f`` returns a Tensor or a structure of Tensors, and ``g`` has that structure. The results of the pullback can be
+    differentiated further with respect to Tensors among ``xs`` and ``g`` that require grad.
+    """
+    with enable_grad():
+        variables = _variables(xs)
+        result = f(*variables)
+    outputs = flatten(result)
+
+    def pullback(g: Any) -> tuple[Tensor, ...]:
+        cotangents = [as_cotangent("vjp", y, part) for y, part in zip(outputs, flatten(g), strict=True)]
+        again = is_grad_enabled()
+        found = backward(outputs, cotangents, variables, create_graph=again)
+        filled = [Tensor(np.zeros_like(x.data)) if r is None else r for x, r in zip(variables, found, strict=True)]
+        taken = [x.data for x in variables] + [g.data for g in cotangents] + [y.data for y in outputs]
+        return tuple(own(filled, taken))
+
+    return result, pullback
+
+
+def value_and_grad(f: Callable[..., Tensor], *xs: Any) -> Any:
+    """Return (f(*xs), gradient); without ``xs``, return the function that does so.
+
+    ``f`` returns a Tensor of one entry. The gradient is a Tensor for one argument, a tuple for several.
+    """
+    if not xs:
+        return lambda *arguments: value_and_grad(f, *arguments)
+    value, pullback = vjp(f, *xs)
+    gradients = pullback(np.ones(value.shape, value.dtype))
+    return value, gradients[0] if len(xs) == 1 else gradients
+
+
+def jvp(f: Callable[..., Any], xs: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+    """Return (f(*xs), Σ ∂f/∂x · tangent): the derivative of f along ``tangents``, in the structure of f's result.
+
+    The pullback g ↦ gᵀJ is linear in g; its own pullback at the tangents is J·tangent.
+    """
+    if len(xs) != len(tangents):
+        raise ValueError(f"jvp: {len(xs)} inputs but {len(tangents)} tangents")
+    with enable_grad():
+        variables = _variables(xs)
+        result = f(*variables)
+        outputs = flatten(result)
+        probes = [Tensor(np.zeros_like(y.data), True) for y in outputs]
+        pulled = backward(outputs, probes, variables, create_graph=True)
+        pairs = [
+            (p, as_cotangent("jvp", x, t)) for x, p, t in zip(variables, pulled, tangents, strict=True) if p is not None
+        ]
+    found = backward([p for p, _ in pairs], [t for _, t in pairs], probes, create_graph=is_grad_enabled())
+    filled = [Tensor(np.zeros_like(y.data)) if r is None else r for y, r in zip(outputs, found, strict=True)]
+    return result, unflatten(result, iter(own(filled, [t.data for _, t in pairs])))
+
+
+def hvp(f: Callable[[Any], Tensor], x: Any, v: Any) -> Any:
+    """Return H·v, the Hessian of the one-entry ``f`` at ``x`` times ``v``; x and v may be lists of Tensors."""
+    xs, vs = flatten(x), flatten(v)
+    if [np.shape(getattr(a, "data", a)) for a in xs] != [np.shape(getattr(a, "data", a)) for a in vs]:
+        raise ValueError("hvp: x and v must have the same structure and shapes")
+
+    def gradient(*variables: Tensor) -> tuple[Tensor, ...]:
+        value, pullback = vjp(lambda *parts: f(unflatten(x, iter(parts))), *variables)
+        return pullback(np.ones(value.shape, value.dtype))
+
+    _, pullback = vjp(gradient, *xs)
+    return unflatten(x, iter(pullback(tuple(vs))))
