@@ -1,0 +1,461 @@
+"""The command line, from the outside: what it makes, what it refuses, and in which words."""
+
+import contextlib
+import io
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import minigan
+from minigan import checkpoint, cli
+from minigan.gan import Config
+
+RING = "--data ring --model mlp --width 8 --latent 4 --batch-size 16 --log-every 5 --sample-every 20"
+DIGITS = "--width 2 --latent 4 --batch-size 8 --steps 4 --log-every 2 --sample-every 4"
+COMPILING = "minigan: compiling the CPU kernels"  # said once, on a machine that has not run minigan before
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+
+
+class Screen(io.StringIO):
+    """What takes the place of stdout and stderr, in the encoding that a terminal has today."""
+
+    encoding = "utf-8"
+
+
+def main(line, *more):
+    """Run a command line in this process; return its exit code, and the lines of stdout and stderr."""
+    out, err = Screen(), Screen()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main([*shlex.split(line), *map(str, more)])
+    return code, out.getvalue().splitlines(), [x for x in err.getvalue().splitlines() if not x.startswith(COMPILING)]
+
+
+def process(line, folder, encoding="utf-8"):
+    return subprocess.Popen(
+        [sys.executable, "-m", "minigan", *shlex.split(line)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding=encoding,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return a folder with two short runs, ``ring`` and ``digits``, and what was printed while they were made."""
+    folder = tmp_path_factory.mktemp("trained")
+    said = {
+        "ring": main(f"train {RING} --steps 40 --checkpoint-every 20 --out", folder / "ring"),
+        "digits": main(f"train {DIGITS} --out", folder / "digits"),
+    }
+    return folder, said
+
+
+@pytest.fixture
+def ring(trained, tmp_path):
+    """Return a copy of the ring run as ``./ring``."""
+    return Path(shutil.copytree(trained[0] / "ring", tmp_path / "ring")).relative_to(tmp_path)
+
+
+def files():
+    return {str(path): path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()}
+
+
+# --- the front door ---------------------------------------------------------------------------------------------------
+
+
+def test_version_help_and_no_arguments():
+    assert main("--version") == (0, [f"minigan {minigan.__version__}"], [])
+    code, out, err = main("")
+    assert (code, err) == (2, [])
+    assert out[0] == "usage: minigan COMMAND [options]"
+    for flag in ("-h", "--help", "help"):
+        assert main(flag) == (0, out, [])
+    assert [name for name in cli.COMMANDS if not any(line.startswith(f"  {name} ") for line in out)] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("train", ["--batch-size", "--resume"]), ("sample", ["--force"]), ("check", ["--backend"]), ("doctor", [])],
+)
+def test_every_command_has_help(command, words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--help"])
+    assert caught.value.code in (0, None)
+    said = capsys.readouterr().out
+    assert all(word in said for word in (f"minigan {command}", *words))
+
+
+def test_help_tells_every_setting(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    said = capsys.readouterr().out
+    assert [name for name in Config.__dataclass_fields__ if f"--{name.replace('_', '-')}" not in said] == []
+
+
+def test_doctor_finds_this_machine_fit():
+    code, out, err = main("doctor")
+    assert (code, err) == (0, [])
+    assert any(line.startswith("ok  kernels") for line in out)
+    assert any(line[4:].startswith("gpu") for line in out)
+
+
+def test_python_m_minigan_is_the_command_line(tmp_path):
+    with process("sample nowhere", tmp_path) as refused, process("--version", tmp_path) as version:
+        out, err = refused.communicate()
+        assert (refused.returncode, out) == (2, "")
+        assert err == "minigan: nowhere holds no run: it has no config.toml\n"
+        assert version.communicate() == (f"minigan {minigan.__version__}\n", "")
+        assert version.returncode == 0
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+def test_training_says_what_it_does_and_what_comes_next(trained):
+    code, out, err = trained[1]["ring"]
+    assert (code, err) == (0, [])
+    assert out[0].startswith("mlp on ring: 10,000 points of 2 numbers, G ")
+    assert out[1].startswith("from step 0 to 40 on cpu, into ")
+    assert [line.split()[1] for line in out if line.startswith("step ")] == [f"{n}/40" for n in range(5, 41, 5)]
+    assert "of 8 modes found" in out[-3]
+    assert out[-1] == f"next: minigan sample {trained[0] / 'ring'} --count 2000 --out samples.npz"
+    code, out, err = trained[1]["digits"]
+    assert (code, err) == (0, [])
+    assert out[0].startswith("dcgan on digits: 1,797 images of 8x8x1, G ")
+    assert out[-4].startswith("Fréchet distance")
+
+
+def test_training_writes_what_it_says(trained):
+    for name in ("ring", "digits"):
+        listed = trained[1][name][1][-2].split(": ")[1].split(", ")
+        assert sorted(listed) == sorted(p.name + "/" * p.is_dir() for p in (trained[0] / name).iterdir())
+
+
+def test_a_terminal_gets_a_live_bar(monkeypatch):
+    class Terminal(Screen):
+        def isatty(self):
+            return True
+
+    screen = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with contextlib.redirect_stdout(screen):
+        assert cli.main(shlex.split(f"train {RING} --steps 10 --out live")) == 0
+    assert "10/10" in screen.getvalue()
+    assert "L_D" in screen.getvalue()
+
+
+def test_the_folder_is_named_after_the_data():
+    assert main(f"train {RING} --steps 1")[0] == 0
+    assert (Path("runs") / "ring" / "config.toml").exists()
+    assert main(f"train {RING} --steps 2 --resume")[0] == 0
+
+
+def test_a_config_file_sets_and_flags_override():
+    Path("my.toml").write_text('data = "ring"\nmodel = "mlp"\nsteps = 7\nwidth = 3\nlr_d = 0.5\nbatch_norm = false\n')
+    code, _, err = main("train --config my.toml --steps 2 --out mine")
+    assert (code, err) == (0, [])
+    wanted = Config(data="ring", model="mlp", steps=2, width=3, lr_d=0.5, batch_norm=False)
+    assert Config.from_toml("mine/config.toml") == wanted
+    assert main("train --config mine/config.toml --steps 0 --out again")[0] == 0
+    assert Config.from_toml("again/config.toml") == replace(wanted, steps=0)
+
+
+def test_resuming_to_a_new_goal(ring):
+    code, out, err = main(f"train --resume --steps 45 --out {ring}")
+    assert (code, err) == (0, [])
+    assert out[1] == "from step 40 to 45 on cpu, into ring/"
+    assert Config.from_toml(ring / "config.toml").steps == 45
+    assert main(f"train {RING} --steps 50 --resume --out {ring}")[0] == 0  # settings of the run may be repeated
+    assert [step for step, _ in checkpoint.find(ring / "checkpoints")] == [45, 50]
+
+
+def test_resuming_tells_of_a_damaged_checkpoint(ring):
+    newest = ring / "checkpoints" / "step_0000040.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    code, out, err = main(f"train --resume --out {ring}")
+    assert code == 0
+    assert out[1] == "from step 20 to 40 on cpu, into ring/"
+    assert len(err) == 1
+    assert err[0].startswith(f"minigan: {newest} is not a whole checkpoint")
+    assert main(f"sample {ring}")[2] == []
+
+
+def test_a_console_without_our_letters_is_no_reason_to_fail(tmp_path):
+    with (
+        process(f"train {RING} --steps 5 --out plain", tmp_path, "cp1252") as child,
+        process("train --bach-size 3", tmp_path, "ascii") as refused,
+    ):
+        out, err = child.communicate()
+        assert (child.returncode, "Traceback" in err) == (0, False), err
+        assert "step      5/5" in out
+        _, err = refused.communicate()
+    assert err.startswith("minigan: Unrecognized options: --bach-size, 3; did you mean --batch-size?")
+
+
+# --- sample -----------------------------------------------------------------------------------------------------------
+
+
+def test_samples_of_images(trained):
+    code, out, err = main("sample --count 1234 --out some/new/images.npz", trained[0] / "digits")
+    assert (code, err) == (0, [])
+    assert out == ["1,234 samples of step 4 are in some/new/images.npz"]
+    with np.load("some/new/images.npz") as archive:
+        assert list(archive) == ["images"]
+        images = archive["images"]
+    assert images.shape == (1234, 8, 8, 1)
+    assert images.dtype == np.float32
+    assert -1 <= images.min() < images.max() <= 1
+
+
+def test_samples_of_points(trained):
+    assert main("sample", trained[0] / "ring")[0] == 0
+    with np.load("samples.npz") as archive:
+        assert list(archive) == ["points"]
+        assert archive["points"].shape == (2000, 2)
+        assert archive["points"].dtype == np.float32
+
+
+def test_samples_are_a_function_of_their_seed(trained):
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        assert main(f"sample --count 9 --seed {seed} --out {name}.npz", trained[0] / "digits")[0] == 0
+    same, again, other = (Path(f"{name}.npz").read_bytes() for name in "abc")
+    assert same == again != other
+
+
+@pytest.mark.parametrize(
+    ("count", "side"), [("", 8), ("--count 9", 3), ("--count=9", 3), ("--count 100", 10), ("--count=100", 10)]
+)
+def test_a_picture_of_images(trained, count, side):
+    assert main(f"sample {count} --out grid.PNG", trained[0] / "digits")[0] == 0
+    with Image.open("grid.PNG") as picture:
+        assert picture.format == "PNG"
+        assert picture.size == (4 + side * 52,) * 2
+
+
+def test_a_picture_of_points(trained):
+    assert main("sample --out cloud.png", trained[0] / "ring")[0] == 0
+    with Image.open("cloud.png") as picture:
+        assert picture.size == (460, 460)
+
+
+def test_samples_never_overwrite_unless_told(trained):
+    Path("mine.npz").write_bytes(b"precious")
+    code, out, err = main("sample --out mine.npz", trained[0] / "ring")
+    assert (code, out) == (2, [])
+    assert err == ["minigan: mine.npz exists already: choose another --out, or add --force"]
+    assert Path("mine.npz").read_bytes() == b"precious"
+    assert main("sample --out mine.npz --count 3 --force", trained[0] / "ring")[0] == 0
+    with np.load("mine.npz") as archive:
+        assert archive["points"].shape == (3, 2)
+
+
+def test_sampling_leaves_the_run_as_it_is(ring):
+    before = files()
+    assert main(f"sample {ring}")[0] == 0
+    after = files()
+    del after["samples.npz"]
+    assert after == before
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "trian": "there is no command 'trian': choose from train, sample, check, doctor",
+    "--frobnicate": "there is no command '--frobnicate'",
+    "train --bach-size 3": "Unrecognized options: --bach-size, 3; did you mean --batch-size?",
+    "sample ring --cuont 3": "did you mean --count?",
+    "train stray": "Unrecognized options: stray",
+    "train --steps x": "Error parsing --steps: invalid literal for int() with base 10: 'x'",
+    "train --steps": "Missing value for argument '--steps'",
+    "train --steps -1": "steps must be a number >= 0, not -1",
+    "train --lr-d nan": "lr_d must be a number >= 0, not nan",
+    "train --ema 1": "ema must be in [0, 1), not 1.0",
+    "train --batch-size 0": "batch_size must be at least 1, not 0",
+    "train --seed -5": "seed must be from 0 to 2**64 - 1, not -5",
+    "train --data mnist": "unknown data 'mnist': choose from digits, ring, grid",
+    "train --model vae": "unknown model 'vae': choose from dcgan, mlp",
+    "train --objective zz": "unknown objective 'zz': choose from minimax, non-saturating",
+    "train --penalty l2": "unknown penalty 'l2': choose from r1, r2, wgan-gp, none",
+    "train --init odd": "unknown init 'odd': choose from",
+    "train --data ring": "model 'dcgan' makes images",
+    "train --penalty wgan-gp --batch-size 1798": "batch_size 1798 exceeds the 1797 samples",
+    "train --device cuda": "device 'cuda': this version of minigan has no CUDA kernels: use device 'cpu'",
+    "train --device tpu": "unknown device 'tpu': choose from cpu, cuda",
+    "train --out ring": "ring exists already and is left as it is: go on with it by --resume",
+    "train --out file": "file exists already",
+    "train --out file/under": "file/under: Not a directory",
+    "train --config missing.toml": "missing.toml: No such file or directory",
+    "train --config broken.toml": "broken.toml is not a TOML file: ",
+    "train --config other.toml": "other.toml: unknown setting 'stpes'",
+    "train --config .": ".: Is a directory",
+    "train --resume --out missing": "missing holds no run to resume: it has no config.toml",
+    "train --resume --out ring": "ring is at step 40 already: give a larger --steps to go on",
+    "train --resume --out ring --steps 50 --width 9": "only --steps may change: take --width away",
+    "train --resume --out ring --steps 50 --lr-d 1 --seed 3": "take --lr-d, --seed away",
+    "train --resume --out ring --steps 50 --config good.toml": "only --steps may change",
+    "train --resume --out damaged --steps 50": "is not a whole checkpoint",
+    "sample": "Missing from minigan sample: RUN",
+    "sample missing": "missing holds no run: it has no config.toml",
+    "sample damaged": "is not a whole checkpoint",
+    "sample ring --out samples.jpg": "--out must end in .npz or .png, not 'samples.jpg'",
+    "sample ring --out samples": "--out must end in .npz or .png, not 'samples'",
+    "sample ring --count 0": "--count must be at least 1, and at most 400 for a .png, not 0",
+    "sample ring --count 401 --out many.png": "at most 400 for a .png, not 401",
+    "sample ring --count=401 --out many.png": "at most 400 for a .png, not 401",
+    "sample ring --seed -1": "seed",
+    "sample ring --out file/samples.npz": "file",
+    "sample ring --out folder.npz --force": "Is a directory",
+    "check --device cuda": "has no CUDA kernels",
+    "check --backend odd": "odd",
+    "doctor --now": "Unrecognized options: --now",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_a_refusal_is_one_sentence_and_changes_nothing(line, trained):
+    shutil.copytree(trained[0] / "ring", "ring")
+    shutil.copytree(trained[0] / "ring", "damaged")
+    for path in Path("damaged/checkpoints").iterdir():
+        path.write_bytes(b"")
+    Path("file").touch()
+    Path("folder.npz").mkdir()
+    Path("broken.toml").write_text("steps = = 3\n")
+    Path("other.toml").write_text("stpes = 3\n")
+    Path("good.toml").write_text("width = 9\n")
+    before = files()
+    code, out, err = main(line)
+    assert (code, out, len(err)) == (2, [], 1), (out, err)
+    assert err[0].startswith("minigan: ")
+    assert REFUSED[line] in err[0]
+    assert "Traceback" not in err[0]
+    assert files() == before
+
+
+@posix
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to():
+    Path("locked").mkdir(mode=0o500)
+    code, _, err = main(f"train {RING} --out locked/run")
+    assert (code, err) == (2, ["minigan: locked/run: Permission denied"])
+
+
+def test_divergence_is_told_without_a_traceback(tmp_path):
+    with process(f"train {RING} --lr-d 1e30 --steps 40 --out wild", tmp_path) as child:
+        _, err = child.communicate()
+    err = [line for line in err.splitlines() if not line.startswith(COMPILING)]
+    assert child.returncode == 1
+    assert "is not finite at step 1: dense made it first" in err[-1]
+    assert err[-1].endswith("nothing was saved, and the files so far are kept in wild")
+    assert len(err) == 1, err
+
+
+def test_check_passes_and_fails_by_its_rows(monkeypatch):
+    from minigan import optable, testing
+
+    monkeypatch.setattr(optable, "ROWS", optable.ROWS[:2])
+    code, out, err = main("check")
+    assert (code, out[-1], err) == (0, "2 of 2 ops have the right gradients", [])
+    bad = optable.ROWS[1].name
+
+    def wrong(row, seed):
+        assert row.name != bad, "the gradient is off"
+
+    monkeypatch.setattr(testing, "check_row", wrong)
+    code, out, err = main("check --backend reference")
+    assert (code, out[-1]) == (1, "1 of 2 ops have the right gradients")
+    assert any(line.startswith(f"{bad}: the gradient is off") for line in out)
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+def wait_for(path, child):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < deadline, f"{path} was not made"
+        time.sleep(0.02)
+
+
+@posix
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_tells_how_to_go_on(tmp_path, number, code):
+    with process(f"train {RING} --steps 1000000 --out 'my run'", tmp_path) as child:
+        wait_for(tmp_path / "my run" / "samples" / "step_0000000.png", child)
+        child.send_signal(number)
+        out, err = child.communicate(timeout=60)
+    assert child.returncode == code, err
+    assert not [line for line in err.splitlines() if not line.startswith(COMPILING)]
+    stopped, command = out.splitlines()[-1].split("; everything is saved. Go on with: ")
+    assert command == "minigan train --resume --out 'my run'"
+    step = int(stopped.removeprefix("stopped at step "))
+    arrays, _, complaints = checkpoint.latest(Path("my run/checkpoints"))
+    assert (arrays["steps"], complaints) == (step, [])
+    code, out, err = main(f"{command.removeprefix('minigan ')} --steps {step + 3}")
+    assert (code, err) == (0, [])
+    assert out[1] == f"from step {step} to {step + 3} on cpu, into my run/"
+    assert Path("my run/training.gif").exists()
+
+
+@posix
+def test_a_second_signal_ends_at_once(monkeypatch):
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with cli._signals() as stop:
+        assert stop.number == 0
+        signal.raise_signal(signal.SIGTERM)
+        assert (stop.number, left) == (signal.SIGTERM, [])
+        signal.raise_signal(signal.SIGINT)
+        assert left == [130]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_ctrl_c_outside_training_leaves_no_traceback(monkeypatch):
+    def stop(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "doctor", stop)
+    assert main("doctor") == (130, [], ["minigan: interrupted"])
+
+
+def test_running_out_of_memory_is_told(monkeypatch):
+    def grow(arguments):
+        raise MemoryError("Unable to allocate 1 TiB")
+
+    monkeypatch.setitem(cli.COMMANDS, "train", grow)
+    code, _, err = main("train")
+    assert code == 1
+    assert err == ["minigan: out of memory (Unable to allocate 1 TiB): a smaller --batch-size or --width needs less"]
+
+
+def test_a_full_disk_is_told(monkeypatch):
+    import errno
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, err = main(f"train {RING} --steps 5 --out full")
+    assert code != 0
+    assert err == ["minigan: cannot write full/config.toml: No space left on device"]
