@@ -56,7 +56,7 @@ class Primitive:
                 arrays.append(x.data)
                 if x.requires_grad:
                     record = True
-            elif isinstance(x, np.generic):
+            elif type(x) is not float and isinstance(x, np.generic):
                 arrays.append(x.item())  # NumPy scalars are as weak as Python's: they do not raise the dtype
             else:
                 arrays.append(x)
@@ -215,7 +215,8 @@ def backward(
                     part = part(cotangent, node, *arguments, **settings)
                 if part is not None:
                     x = arguments[i]
-                    part = _fit(part, x)
+                    if part.data.shape != x.data.shape or part.data.dtype is not x.data.dtype:
+                        part = _fit(part, x)
                     table[x] = table[x] + part if x in table else part
     return [table.get(x) for x in inputs]
 

@@ -18,6 +18,7 @@ import numpy as np
 
 KEEP = 2
 FORMAT = "minigan-checkpoint-1"
+NOTES = "(notes)"  # stands for the notes in the list of checksums
 _NAME = re.compile(r"step_(\d+)\.safetensors")
 
 
@@ -30,6 +31,15 @@ def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(header + array.tobytes()).hexdigest()
 
 
+def _plain(array: np.ndarray) -> np.ndarray:
+    """Return the array in C order and the machine's byte order: safetensors silently corrupts other orders."""
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(array.shape)
+
+
+def _digest_notes(notes: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(notes, sort_keys=True).encode()).hexdigest()
+
+
 def save(folder: Path, step: int, arrays: dict[str, np.ndarray], about: dict[str, str]) -> Path:
     """Write ``arrays`` as folder/step_N.safetensors, with ``about`` as notes, and remove all but the last two.
 
@@ -37,10 +47,13 @@ def save(folder: Path, step: int, arrays: dict[str, np.ndarray], about: dict[str
     """
     from safetensors.numpy import save as to_bytes
 
-    whole = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
-    digests = json.dumps({name: _digest(array) for name, array in whole.items()})
-    content = to_bytes(whole, metadata={**about, "format": FORMAT, "sha256": digests})
+    whole = {name: _plain(array) for name, array in arrays.items()}
+    digests = {name: _digest(array) for name, array in whole.items()}
+    notes = {**about, "format": FORMAT}
+    content = to_bytes(whole, metadata={**notes, "sha256": json.dumps({**digests, NOTES: _digest_notes(notes)})})
     folder.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.glob(".step_*.safetensors.*"):  # by a save that was killed
+        left_over.unlink(missing_ok=True)
     target = folder / f"step_{step:07d}.safetensors"
     write_atomically(target, content)
     for _, old in find(folder)[:-KEEP]:
@@ -102,7 +115,10 @@ def read(path: Path) -> dict[str, np.ndarray]:
         digests = json.loads(about["sha256"])
     except (KeyError, ValueError):
         raise CheckpointError(f"{path}: its list of checksums is damaged") from None
-    if not isinstance(digests, dict) or set(digests) != set(arrays):
+    notes = {name: note for name, note in about.items() if name != "sha256"}
+    if not isinstance(digests, dict) or digests.pop(NOTES, None) != _digest_notes(notes):
+        raise CheckpointError(f"{path}: its notes are damaged (their checksum does not match)")
+    if set(digests) != set(arrays):
         raise CheckpointError(f"{path}: its tensors are not those of its list of checksums")
     for name, array in arrays.items():
         if digests[name] != _digest(array):

@@ -63,6 +63,8 @@ def train(arguments: Sequence[str]) -> int:
     from minigan import run as runs
 
     options = parse(Train, arguments)
+    if options.config is not None and options.resume:
+        raise Refusal("--resume takes the settings from the run folder: take --config away")
     if options.config is not None:
         given = Config.from_toml(options.config)
         options = parse(Train, arguments, Train(**dataclasses.asdict(given)))
@@ -83,16 +85,20 @@ def _resume(folder: Path, arguments: Sequence[str]) -> Any:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed if name != "steps")
         raise Refusal(f"a resumed run keeps its settings, only --steps may change: take {flags} away")
     run = runs.reopen(folder, wanted.steps)
-    for complaint in run.complaints:
-        print(f"minigan: {complaint}; going on from an older one", file=sys.stderr)
+    _tell(run.complaints)
     if run.trainer.steps >= wanted.steps:
         raise Refusal(f"{folder} is at step {run.trainer.steps} already: give a larger --steps to go on")
     runs.go_on(run)
     return run
 
 
+def _tell(complaints: Sequence[str]) -> None:
+    for complaint in complaints:
+        print(f"minigan: {complaint}; taking an older one", file=sys.stderr)
+
+
 def _train(run: Any, folder: Path) -> int:
-    from minigan.gan.trainer import Diverged
+    from minigan.gan import Diverged
 
     trainer, config = run.trainer, run.config
     sizes = [sum(p.size for p in network.parameters()) for network in (trainer.generator, trainer.discriminator)]
@@ -159,27 +165,34 @@ def _describe(row: dict[str, float]) -> str:
 
 
 @contextlib.contextmanager
+def _live(goal: int, start: int) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Show a bar with rate and time left, and the numbers of the last row under it."""
+    from rich.console import Group
+    from rich.live import Live
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    columns = (TextColumn("step {task.completed:.0f}/{task.total:.0f}"), BarColumn(bar_width=24))
+    bar = Progress(*columns, TextColumn("{task.fields[rate]} step/s, left"), TimeRemainingColumn())
+    task = bar.add_task("", total=goal, completed=start, rate="-")
+    numbers = Text("", no_wrap=True)
+    began = time.perf_counter()
+    with Live(Group(bar, numbers), refresh_per_second=8):
+
+        def report(row: dict[str, float]) -> None:
+            rate = (row["step"] - start) / (time.perf_counter() - began)
+            bar.update(task, completed=row["step"], rate=f"{rate:.0f}")
+            numbers.plain = _describe(row)
+
+        yield report
+
+
+@contextlib.contextmanager
 def _progress(goal: int, start: int) -> Iterator[Callable[[dict[str, float]], None]]:
     """Show a live bar on a terminal, plain lines elsewhere; yields the function that takes a row of metrics."""
     if sys.stdout.isatty():
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        bar = Progress(
-            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[rate]} step/s, left"),
-            TimeRemainingColumn(),
-            TextColumn("\n{task.fields[numbers]}"),
-        )
-        began = time.perf_counter()
-        with bar:
-            task = bar.add_task("", total=goal, completed=start, rate="-", numbers="")
-
-            def live(row: dict[str, float]) -> None:
-                rate = (row["step"] - start) / (time.perf_counter() - began)
-                bar.update(task, completed=row["step"], rate=f"{rate:.0f}", numbers=_describe(row))
-
-            yield live
+        with _live(goal, start) as report:
+            yield report
         return
 
     began = time.perf_counter()
@@ -208,8 +221,8 @@ class Sample:
 
     run: Annotated[Path, tyro.conf.arg(metavar="RUN"), tyro.conf.Positional]
     """Folder of a run."""
-    count: int = 2000
-    """Number of samples (a .png shows up to 400)."""
+    count: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Number of samples; 2000 unless given, 64 for a .png of images, which holds up to 400."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("samples.npz")
     """samples.npz with the array "images" (N, H, W, C) float32 in [-1, 1] ("points" for points), or a .png."""
     seed: int = 1
@@ -227,13 +240,14 @@ def sample(arguments: Sequence[str]) -> int:
     suffix = options.out.suffix.lower()
     if suffix not in (".npz", ".png"):
         raise Refusal(f"--out must end in .npz or .png, not {options.out.name!r}")
-    if options.count < 1 or (suffix == ".png" and options.count > 400 and "--count" in arguments):
+    if options.count is not None and not 1 <= options.count <= (400 if suffix == ".png" else sys.maxsize):
         raise Refusal(f"--count must be at least 1, and at most 400 for a .png, not {options.count}")
     if options.out.exists() and not options.force:
         raise Refusal(f"{options.out} exists already: choose another --out, or add --force")
     run = runs.reopen(options.run)
+    _tell(run.complaints)
     images = run.trainer.dataset.is_images
-    count = min(options.count, 64) if suffix == ".png" and images and "--count" not in arguments else options.count
+    count = options.count or (64 if suffix == ".png" and images else 2000)
     samples = run.trainer.sample(count, options.seed)
     content = io.BytesIO()
     if suffix == ".npz":
@@ -335,12 +349,12 @@ def parse(options: Any, arguments: Sequence[str], default: Any = None) -> Any:
 
 def _sentence(box: str) -> str:
     """Return the first part of a framed message as one line, with the nearest flag if the message offers one."""
-    lines = [line.strip("│╭╮╰╯─ \t") for line in box.splitlines()[1:-1]]
+    lines = [line.strip("│| \t") for line in box.splitlines()[1:-1]]
     parts: list[list[str]] = [[]]
     for line in lines:
-        if line:
+        if line.strip("─-"):
             parts[-1].append(line)
-        else:
+        else:  # a rule
             parts.append([])
     first = " ".join(parts[0]).removeprefix("Error parsing Train: ") or "these options make no sense"
     for part in parts[1:]:
@@ -352,6 +366,9 @@ def _sentence(box: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 failed, 2 refused, 130 and 143 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console without our letters is no reason to stop
     if arguments[:1] == ["--version"]:
         print(f"minigan {minigan.__version__}")
         return 0

@@ -43,6 +43,9 @@ def flatten_(tensors: Sequence[Tensor]) -> Any:
 
     Tensors that lie in one buffer already stay where they are. ValueError for leaves of several dtypes, or named twice.
     """
+    for t in tensors:
+        if not isinstance(t, Tensor):
+            raise TypeError(f"parameters must be Tensors, not {type(t).__name__}")
     if len({id(t) for t in tensors}) < len(tensors):
         raise ValueError("a parameter is listed twice")
     if any(t.op is not None or not t.requires_grad for t in tensors):

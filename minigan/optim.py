@@ -27,10 +27,7 @@ class Optimizer:
         self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError(f"{type(self).__name__}: there are no parameters to optimise")
-        if not lr >= 0:
-            raise ValueError(f"{type(self).__name__}: lr must be >= 0, not {lr}")
-        if not 0 <= ema_decay < 1:
-            raise ValueError(f"{type(self).__name__}: ema_decay must be in [0, 1), not {ema_decay}")
+        self._require(lr=(lr, 0, math.inf), ema_decay=(ema_decay, 0, 1))
         self.lr = lr
         self.ema_decay = ema_decay
         self.steps = 0
@@ -42,11 +39,20 @@ class Optimizer:
         for slot in self.slots:
             setattr(self, slot, np.zeros_like(self.buffer))
 
+    def _require(self, **ranges: tuple[float, float, float]) -> None:
+        """Raise ValueError unless every name's (value, low, high) has low <= value < high."""
+        for name, (value, low, high) in ranges.items():
+            if not low <= value < high:
+                raise ValueError(f"{type(self).__name__}: {name} must be in [{low:g}, {high:g}), not {value}")
+
     def _empty(self) -> Any:
         return np.empty(0, self.buffer.dtype)
 
     def step(self, gradients: Sequence[Any]) -> None:
-        """Move the parameters against ``gradients`` (Tensors or arrays, one for each parameter, of its shape)."""
+        """Move the parameters against ``gradients`` (Tensors or arrays, one for each parameter, of its shape).
+
+        FloatingPointError, before anything moves, where the gradient's norm is not finite.
+        """
         if len(gradients) != len(self.parameters):
             raise ValueError(f"step: {len(gradients)} gradients for {len(self.parameters)} parameters")
         if any(p.data is not view for p, view in zip(self.parameters, self._views, strict=True)):
@@ -57,6 +63,8 @@ class Optimizer:
                 raise ValueError(f"step: gradient {i} has shape {g.shape}, its parameter {p.shape}")
         for into, g in zip(self._gradients, arrays, strict=True):
             into[...] = g
+        if not math.isfinite(self.gradient_norm()):
+            raise FloatingPointError("the gradient is not finite")
         self.steps += 1
         self._step_()
         renew(self.parameters)
@@ -76,16 +84,16 @@ class Optimizer:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return what must be saved to go on bitwise: the moments, the average and the number of steps."""
-        arrays = {slot: getattr(self, slot) for slot in (*self.slots, "ema") if getattr(self, slot).size}
+        arrays = {slot: getattr(self, slot).copy() for slot in (*self.slots, "ema") if getattr(self, slot).size}
         return {**arrays, "steps": np.array(self.steps, np.int64)}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Take over a saved :meth:`state`; ValueError if it belongs to another optimiser or network."""
-        own = self.state()
-        if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state.items()}:
+        own = {name: (value.shape, value.dtype) for name, value in self.state().items()}
+        if own != {name: (value.shape, value.dtype) for name, value in state.items()}:
             raise ValueError(f"the saved state does not fit this {type(self).__name__}: it has {sorted(state)}")
-        for name, value in own.items():
-            value[...] = state[name]
+        for name in own.keys() - {"steps"}:
+            getattr(self, name)[...] = state[name]
         self.steps = int(state["steps"])
 
 
@@ -103,6 +111,7 @@ class SGD(Optimizer):
     ) -> None:
         self.slots = ("velocity",) if momentum else ()
         super().__init__(parameters, lr, ema_decay)
+        self._require(momentum=(momentum, 0, 1), weight_decay=(weight_decay, 0, math.inf))
         self.momentum, self.weight_decay = momentum, weight_decay
         if not momentum:
             self.velocity = self._empty()
@@ -130,6 +139,7 @@ class RMSProp(Optimizer):
         self, parameters: Sequence[Tensor], lr: float, alpha: float = 0.99, eps: float = 1e-8, *, ema_decay: float = 0.0
     ) -> None:
         super().__init__(parameters, lr, ema_decay)
+        self._require(alpha=(alpha, 0, 1), eps=(eps, 0, math.inf))
         self.alpha, self.eps = alpha, eps
 
     def _step_(self) -> None:
@@ -162,8 +172,7 @@ class Adam(Optimizer):
         ema_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr, ema_decay)
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"Adam: betas must be in [0, 1), not {betas}")
+        self._require(beta1=(betas[0], 0, 1), beta2=(betas[1], 0, 1), eps=(eps, 0, math.inf))
         self.betas, self.eps = betas, eps
 
     def _step_(self) -> None:

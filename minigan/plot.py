@@ -84,7 +84,8 @@ def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> 
     accuracy.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2, label="cannot tell = 0.5")
     losses.set(ylabel="loss", title=f"{objective.name} game")
     accuracy.set(ylabel="accuracy of D", ylim=(-0.03, 1.03))
-    norms.set(ylabel="gradient norm", xlabel="training step", yscale="log")
+    positive = any((metrics[key] > 0).any() for key in ("grad_norm_d", "grad_norm_g"))
+    norms.set(ylabel="gradient norm", xlabel="training step", yscale="log" if positive else "linear")
     for axes in (losses, accuracy, norms):
         axes.grid(color="#e4e4e4", linewidth=0.7)
         axes.spines[["top", "right"]].set_visible(False)

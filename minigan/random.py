@@ -32,12 +32,13 @@ class Generator:
     def __init__(self, seed: int = 0, *, stream: str = "default", step: int = 0, device: str = "cpu") -> None:
         if stream not in STREAMS:
             raise ValueError(f"unknown stream {stream!r}: choose from {', '.join(STREAMS)}")
-        if not isinstance(seed, int | np.integer):
-            raise TypeError(f"a seed must be an integer, not {type(seed).__name__}")
+        for name, number in (("seed", seed), ("step", step)):
+            if not isinstance(number, int | np.integer):
+                raise TypeError(f"a {name} must be an integer, not {type(number).__name__}")
         self.device = resolve(device)
         self.seed = int(seed)
         self.stream = stream
-        self.step = step
+        self.step = int(step)
         check_counters(**self._counters())
 
     def _counters(self) -> dict[str, int]:

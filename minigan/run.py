@@ -47,6 +47,10 @@ class Run:
 
         Returns False where ``stop()`` ended it early. Either way the state is saved when it returns.
         """
+        with np.errstate(all="ignore"):  # what is not finite is found and told by the trainer
+            return self._train(report, stop)
+
+    def _train(self, report: Callable[[dict[str, float]], None], stop: Callable[[], bool]) -> bool:
         trainer, config = self.trainer, self.config
         if trainer.steps == 0:
             self.picture()
@@ -66,6 +70,7 @@ class Run:
     def save(self) -> None:
         """Write a checkpoint of this step, unless it is on the disk already."""
         if self.last_saved != self.trainer.steps:
+            self.trainer.require_finite()
             about = {"version": __version__, "numpy": np.__version__, "config": self.config.to_toml()}
             checkpoint.save(self.folder / "checkpoints", self.trainer.steps, self.trainer.state(), about)
             self.last_saved = self.trainer.steps
@@ -163,14 +168,25 @@ def reopen(folder: Path, steps: int | None = None) -> Run:
 def go_on(run: Run) -> None:
     """Prepare a reopened run for training: write its goal, and drop rows and pictures later than its checkpoint."""
     checkpoint.write_atomically(run.folder / "config.toml", run.config.to_toml().encode())
-    path = run.folder / "metrics.csv"
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if row]
-        kept = [row for row in rows[1:] if len(row) == len(rows[0]) and float(row[0]) <= run.trainer.steps]
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([rows[0], *kept])
-        checkpoint.write_atomically(path, text.getvalue().encode())
+    _cut_metrics(run.folder / "metrics.csv", run.trainer.steps)
+    for step, later in checkpoint.find(run.folder / "checkpoints"):
+        if step > run.trainer.steps:
+            later.unlink()  # damaged, or it would have been taken: it must not count as one of the last two
     for picture in (run.folder / "samples").glob("step_*.png"):
         if int(picture.stem.removeprefix("step_")) > run.trainer.steps:
             picture.unlink()
+
+
+def _cut_metrics(path: Path, last: int) -> None:
+    """Drop rows later than step ``last``, and what a crash left half written."""
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.reader(file) if row]
+    kept = [row for row in rows[1:] if len(row) == len(rows[0]) and float(row[0]) <= last]
+    if not kept:
+        path.unlink()
+        return
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([rows[0], *kept])
+    checkpoint.write_atomically(path, text.getvalue().encode())

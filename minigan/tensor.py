@@ -42,7 +42,8 @@ class Tensor:
         settings: Any = None,
         memo: Any = None,
     ) -> None:
-        self.data: Any = np.asarray(data) if isinstance(data, np.generic) else data  # NumPy's result for shape ()
+        # NumPy's functions return scalars for shape ()
+        self.data: Any = data if type(data) is np.ndarray or not isinstance(data, np.generic) else np.asarray(data)
         self.requires_grad = requires_grad
         self.op = op
         self.inputs = inputs

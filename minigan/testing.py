@@ -210,10 +210,7 @@ class _Checker:
 
     def _values(self, direction: Arrays, distance: float) -> np.ndarray:
         moved = [Tensor(x + distance * d) for x, d in zip(self.point, direction, strict=True)]
-        if self.order == 1:
-            with no_grad():
-                return np.concatenate([y.data.reshape(-1) for y in self.function(*moved)])
-        with enable_grad():  # a pullback differentiates inside
+        with enable_grad():  # pullbacks, and functions such as gradient penalties, differentiate inside
             return np.concatenate([y.data.reshape(-1) for y in self.function(*moved)])
 
 

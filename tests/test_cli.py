@@ -312,7 +312,7 @@ REFUSED = {
     "train --resume --out ring": "ring is at step 40 already: give a larger --steps to go on",
     "train --resume --out ring --steps 50 --width 9": "only --steps may change: take --width away",
     "train --resume --out ring --steps 50 --lr-d 1 --seed 3": "take --lr-d, --seed away",
-    "train --resume --out ring --steps 50 --config good.toml": "only --steps may change",
+    "train --resume --out ring --steps 50 --config good.toml": "take --config away",
     "train --resume --out damaged --steps 50": "is not a whole checkpoint",
     "sample": "Missing from minigan sample: RUN",
     "sample missing": "missing holds no run: it has no config.toml",
@@ -364,7 +364,7 @@ def test_divergence_is_told_without_a_traceback(tmp_path):
         _, err = child.communicate()
     err = [line for line in err.splitlines() if not line.startswith(COMPILING)]
     assert child.returncode == 1
-    assert "is not finite at step 1: dense made it first" in err[-1]
+    assert "step 1: the loss of G is not finite: dense made it first" in err[-1]
     assert err[-1].endswith("nothing was saved, and the files so far are kept in wild")
     assert len(err) == 1, err
 

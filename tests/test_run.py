@@ -348,7 +348,7 @@ def test_a_poisoned_parameter_ends_a_run_that_keeps_its_checkpoints(copy, player
     assert not train(run, until=43)
     before = files(copy)
     getattr(run.trainer, player).parameters()[0].data[0] = value
-    with pytest.raises(Diverged, match=r"not finite at step 44: .*(made it first|parameter of shape)"):
+    with pytest.raises(Diverged, match=r"step 44: .* is not finite: .*(made it first|parameter of shape)"):
         quietly(train, run)
     assert files(copy) == before
     assert runs.reopen(copy).trainer.steps == 43
@@ -361,20 +361,24 @@ def test_the_inputs_are_told_as_they_were_when_it_happened():
     last.data[...] = np.finfo(np.float32).max  # finite, but not its products
     with pytest.raises(Diverged) as caught:
         quietly(trainer.step)
-    assert "loss of D is not finite at step 1: dense made it first" in str(caught.value)
+    assert "step 1: the loss of D is not finite: dense made it first" in str(caught.value)
     assert "(16, 1) from 3.403e+38 to 3.403e+38" in str(caught.value)
 
 
 def test_the_op_that_overflowed_is_named_with_its_inputs():
     trainer = Trainer(replace(RING, lr_d=1e30))
-    with pytest.raises(Diverged, match=r"is not finite at step 1: dense made it first, from inputs .* to .*e\+\d\d"):
+    with pytest.raises(
+        Diverged, match=r"step 1: the loss of G is not finite: dense made it first, from inputs .* to .*e\+\d\d"
+    ):
         quietly(trainer.step)
 
 
 def test_data_that_is_not_finite_is_found():
     points = np.ones((32, 2), np.float32)
     points[3] = np.nan
-    with pytest.raises(Diverged, match=r"step 1: an input or parameter of shape \(32, 2\) was not finite"):
+    with pytest.raises(
+        Diverged, match=r"step 1: the loss of D is not finite: an input or parameter of shape \(32, 2\) was not finite"
+    ):
         quietly(Trainer(replace(RING, batch_size=32), Dataset("points", points)).step)
 
 

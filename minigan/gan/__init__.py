@@ -3,9 +3,9 @@
 from minigan.gan import metrics, objectives, penalties
 from minigan.gan.config import Config
 from minigan.gan.dynamics import Alternating, Step
-from minigan.gan.game import Game, Losses
+from minigan.gan.game import Diverged, Game, Losses
 from minigan.gan.models import MODELS, dcgan, mlp
-from minigan.gan.trainer import Diverged, Trainer
+from minigan.gan.trainer import Trainer
 
 __all__ = [
     "MODELS",

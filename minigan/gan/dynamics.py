@@ -29,6 +29,10 @@ class Alternating:
     generator_optimizer: Optimizer
     k: int = 1
 
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"Alternating: k must be at least 1, not {self.k}")
+
     def step(self, next_real: Draw, noise_d: Draw, noise_g: Draw) -> Step:
         """Move both players once; each Draw returns the next minibatch of data or noise."""
         # D ascends V = E log D(x) + E log(1 − D(G(z))), which is to descend L_D = −V: the one place where a sign turns

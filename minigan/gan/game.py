@@ -5,13 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from minigan.autodiff import grad
 from minigan.gan.objectives import NON_SATURATING, Objective
 from minigan.gan.penalties import Penalty
 from minigan.gradmode import no_grad
 from minigan.nn import Module
+from minigan.ops.elementwise import raw
 from minigan.random import Generator
 from minigan.tensor import Tensor
+
+
+class Diverged(FloatingPointError):
+    """Training met a number that is not finite; the message names the first op that made one."""
 
 
 @dataclass
@@ -44,7 +51,7 @@ class Game:
 
     def discriminator_loss(self, real: Any, fake: Tensor) -> Losses:
         """Return L_D with its penalties on real (N, ...) and generated samples."""
-        real = Tensor(getattr(real, "data", real), requires_grad=any(p.at_real for p, _ in self.penalties))
+        real = Tensor(np.asarray(raw(real)), requires_grad=any(p.at_real for p, _ in self.penalties))
         real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
         loss = self.objective.discriminator(real_logits, fake_logits)
         total = None
@@ -62,9 +69,34 @@ class Game:
     def discriminator_gradient(self, real: Any, fake: Tensor) -> tuple[list[Tensor], Losses]:
         """Return ∇_{θ_D} L_D, one Tensor a parameter, and the losses."""
         found = self.discriminator_loss(real, fake)
+        if not np.isfinite(found.loss.data):
+            made = "" if np.isfinite(fake.data).all() else "G made samples that are not finite; "
+            raise Diverged(f"the loss of D is not finite: {made}{first_bad(found.loss)}")
         return grad(found.loss, self.discriminator.parameters()), found
 
     def generator_gradient(self, z: Any, real: Any = None) -> tuple[list[Tensor], Losses]:
         """Return ∇_{θ_G} L_G, one Tensor a parameter, and the losses."""
         found = self.generator_loss(z, real)
+        if not np.isfinite(found.loss.data):
+            raise Diverged(f"the loss of G is not finite: {first_bad(found.loss)}")
         return grad(found.loss, self.generator.parameters()), found
+
+
+def first_bad(output: Tensor) -> str:
+    """Return in words where a graph first made a number that is not finite."""
+    seen, stack = {output}, [output]
+    while stack:
+        for x in stack.pop().inputs:
+            if isinstance(x, Tensor) and x not in seen:
+                seen.add(x)
+                stack.append(x)
+    for node in sorted(seen, key=lambda t: t.id):
+        if np.isfinite(node.data).all():
+            continue
+        if node.op is None:
+            return f"an input or parameter of shape {node.shape} was not finite already"
+        ranges = [
+            f"{x.shape} from {x.data.min():.4g} to {x.data.max():.4g}" for x in node.inputs if isinstance(x, Tensor)
+        ]
+        return f"{node.op.name} made it first, from inputs {'; '.join(ranges)}"
+    return "every value in its graph is finite"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 
 def _flat(samples: np.ndarray) -> np.ndarray:
     samples = np.asarray(samples, dtype=np.float64)
-    return samples.reshape(len(samples), -1)
+    return samples.reshape(len(samples), math.prod(samples.shape[1:]))
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:

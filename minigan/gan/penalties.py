@@ -10,8 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from minigan.autodiff import grad
+from minigan.gradmode import enable_grad
 from minigan.ops import flatten_samples, mean, sqrt, square, sum
+from minigan.ops.elementwise import raw
 from minigan.random import Generator
 from minigan.tensor import Tensor
 
@@ -20,13 +24,14 @@ Discriminator = Callable[[Tensor], Tensor]
 
 def _variable(x: Any) -> Tensor:
     """Return x as a leaf to differentiate with respect to."""
-    return Tensor(getattr(x, "data", x), requires_grad=True)
+    return Tensor(np.asarray(raw(x)), requires_grad=True)
 
 
 def squared_norms(discriminator: Discriminator, x: Tensor, logits: Tensor | None = None) -> Tensor:
     """Return ‖∇ₓ s(x)‖² for every sample, (N,); ``x`` requires grad, ``logits`` are D(x) where they exist already."""
-    logits = discriminator(x) if logits is None else logits
-    slope = grad(sum(logits), x, create_graph=True)
+    with enable_grad():  # a penalty can be watched inside no_grad too
+        logits = discriminator(x) if logits is None else logits
+        slope = grad(sum(logits), x, create_graph=True)
     return sum(square(flatten_samples(slope)), axis=1)
 
 
@@ -55,7 +60,7 @@ def wgan_gp(
     ``real`` and ``fake`` have one shape (N, ...); ``generator`` draws ε. The norm is taken per sample. The gradient of
     the norm at ∇s = 0 does not exist; it is taken as 0.
     """
-    a, b = getattr(real, "data", real), getattr(fake, "data", fake)
+    a, b = np.asarray(raw(real)), np.asarray(raw(fake))
     if a.shape != b.shape:
         raise ValueError(f"wgan_gp: real {a.shape} and fake {b.shape} samples are mixed and need one shape")
     epsilon = generator.uniform((a.shape[0], *[1] * (a.ndim - 1)), dtype=a.dtype).data

@@ -10,7 +10,7 @@ from minigan.autodiff import renew
 from minigan.data import Dataset, batch_indices, load
 from minigan.gan.config import Config
 from minigan.gan.dynamics import Alternating, Step
-from minigan.gan.game import Game
+from minigan.gan.game import Diverged, Game
 from minigan.gan.models import MODELS
 from minigan.gan.objectives import OBJECTIVES
 from minigan.gan.penalties import PENALTIES
@@ -21,10 +21,6 @@ from minigan.random import Generator
 from minigan.tensor import Tensor
 
 STANDING = 1024  # latents that set the statistics of batch norm in the generator that samples come from
-
-
-class Diverged(FloatingPointError):
-    """Training met a number that is not finite."""
 
 
 class Trainer:
@@ -55,17 +51,23 @@ class Trainer:
     # --- training -----------------------------------------------------------------------------------------------------
 
     def step(self) -> Step:
-        """Train one step; :class:`Diverged` names the first op that made a number that is not finite."""
-        found = self.dynamics.step(
-            self._batches(),
-            lambda: self._latent(self.noise["latent-D"]),
-            lambda: self._latent(self.noise["latent-G"]),
-        )
+        """Train one step; :class:`Diverged` where a number is not finite, before any player moves by it."""
+        try:
+            found = self.dynamics.step(
+                self._batches(),
+                lambda: self._latent(self.noise["latent-D"]),
+                lambda: self._latent(self.noise["latent-G"]),
+            )
+        except FloatingPointError as error:
+            raise Diverged(f"step {self.steps + 1}: {error}") from None
         self.steps += 1
-        for player, losses in (("D", found.discriminator), ("G", found.generator)):
-            if not np.isfinite(losses.loss.data):
-                raise Diverged(f"the loss of {player} is not finite at step {self.steps}: {first_bad(losses.loss)}")
         return found
+
+    def require_finite(self) -> None:
+        """Raise :class:`Diverged` if a parameter, a moment or an average is not finite: nothing to keep."""
+        for name, array in self.state().items():
+            if not np.isfinite(array).all():
+                raise Diverged(f"step {self.steps}: {name} is not finite")
 
     def _batches(self) -> Any:
         first = self.steps * self.config.d_steps
@@ -137,7 +139,7 @@ class Trainer:
         """Return all that a run is at this step, by name: parameters, buffers, moments, averages, counters."""
         arrays: dict[str, np.ndarray] = {"steps": np.array(self.steps, np.int64)}
         for player, network in self._parts().items():
-            arrays |= {f"{player}/parameters/{name}": p.data for name, p in network.named_parameters().items()}
+            arrays |= {f"{player}/parameters/{name}": p.data.copy() for name, p in network.named_parameters().items()}
             arrays |= {f"{player}/buffers/{name}": np.asarray(b) for name, b in network.named_buffers().items()}
         for player, optimizer in self._optimizers().items():
             arrays |= {f"{player}/optimizer/{name}": array for name, array in optimizer.state().items()}
@@ -162,23 +164,3 @@ class Trainer:
         for name, noise in self.noise.items():
             noise.step = int(state[f"noise/{name}"])
         self.steps = int(state["steps"])
-
-
-def first_bad(output: Tensor) -> str:
-    """Return in words where a graph first made a number that is not finite."""
-    seen, stack = {output}, [output]
-    while stack:
-        for x in stack.pop().inputs:
-            if isinstance(x, Tensor) and x not in seen:
-                seen.add(x)
-                stack.append(x)
-    for node in sorted(seen, key=lambda t: t.id):
-        if np.isfinite(node.data).all():
-            continue
-        if node.op is None:
-            return f"an input or parameter of shape {node.shape} was not finite already"
-        ranges = [
-            f"{x.shape} from {x.data.min():.4g} to {x.data.max():.4g}" for x in node.inputs if isinstance(x, Tensor)
-        ]
-        return f"{node.op.name} made it first, from inputs {'; '.join(ranges)}"
-    return "every value in its graph is finite"

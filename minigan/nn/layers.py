@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -15,6 +16,7 @@ from minigan.random import Generator
 from minigan.tensor import Tensor
 
 _init = Generator(0, stream="init")  # layers made one after the other differ, and are the same in every process
+_dropout_seeds = itertools.count()
 
 
 def _parameter(values: Any) -> Tensor:
@@ -128,8 +130,13 @@ class Dense(Weighted):
 
 
 class _Conv(Weighted):
-    stride: Pair
-    padding: Pair
+    def _geometry(self, kernel: int | Pair, stride: int | Pair, padding: int | Pair) -> Pair:
+        """Check and keep the geometry; return the kernel's size as a pair."""
+        size, self.stride, self.padding = pair(kernel, "kernel"), pair(stride, "stride"), pair(padding, "padding")
+        for name, both, least in (("kernel", size, 1), ("stride", self.stride, 1), ("padding", self.padding, 0)):
+            if min(both) < least:
+                raise ValueError(f"{type(self).__name__}: {name} must be >= {least}, not {both}")
+        return size
 
     def __repr__(self) -> str:
         kh, kw, c_in, c_out = self.w.shape
@@ -150,8 +157,7 @@ class Conv2d(_Conv):
         bias: bool = True,
     ) -> None:
         _positive("Conv2d", c_in=c_in, c_out=c_out)
-        kh, kw = pair(kernel, "kernel")
-        self.stride, self.padding = pair(stride, "stride"), pair(padding, "padding")
+        kh, kw = self._geometry(kernel, stride, padding)
         fan_out = c_out * kh * kw // math.prod(self.stride)
         self._start((kh, kw, c_in, c_out), (c_in * kh * kw, max(1, fan_out)), c_out, bias)
 
@@ -173,8 +179,7 @@ class ConvTranspose2d(_Conv):
         output_padding: int | Pair = 0,
     ) -> None:
         _positive("ConvTranspose2d", c_in=c_in, c_out=c_out)
-        kh, kw = pair(kernel, "kernel")
-        self.stride, self.padding = pair(stride, "stride"), pair(padding, "padding")
+        kh, kw = self._geometry(kernel, stride, padding)
         self.output_padding = pair(output_padding, "output_padding")
         fan_in = c_in * kh * kw // math.prod(self.stride)
         self._start((kh, kw, c_out, c_in), (max(1, fan_in), c_out * kh * kw), c_out, bias)
@@ -205,6 +210,8 @@ class BatchNorm(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x (..., channels)."""
+        if x.shape[-1:] != self.gamma.shape:
+            raise ValueError(f"{self!r}: the last axis of x {x.shape} must have {self.gamma.shape[0]} channels")
         if not self.training:
             scale = self.gamma * (1.0 / np.sqrt(self.running_var + self.eps)).astype(x.dtype)
             return x * scale + (self.beta - scale * self.running_mean)
@@ -224,14 +231,15 @@ class Dropout(Module):
     """In training, zero each entry with probability p and divide the rest by 1 − p; in inference do nothing.
 
     The mask comes from a counter-based stream whose counter is a buffer: a resumed run goes on with the same masks.
+    Without a ``seed`` every layer gets its own, by the order in which layers are made.
     """
 
     buffer_names = ("draws",)
 
-    def __init__(self, p: float = 0.5, seed: int = 0) -> None:
+    def __init__(self, p: float = 0.5, seed: int | None = None) -> None:
         if not 0 <= p < 1:
             raise ValueError(f"Dropout: p must be in [0, 1), not {p}")
-        self.p, self.seed = p, seed
+        self.p, self.seed = p, next(_dropout_seeds) if seed is None else seed
         self.draws = np.zeros((), np.int64)
 
     def forward(self, x: Tensor) -> Tensor:

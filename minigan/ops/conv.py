@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minigan import kernels
 from minigan.autodiff import primitive
 from minigan.ops.elementwise import raw
@@ -17,10 +19,10 @@ Pair = tuple[int, int]
 
 def pair(value: int | Pair, name: str = "value") -> Pair:
     """Return ``value`` twice, or the pair that it is; TypeError for anything else."""
-    both = (value, value) if isinstance(value, int) else tuple(value)
-    if len(both) != 2 or not all(isinstance(n, int) for n in both):
+    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(both) != 2 or not all(isinstance(n, int | np.integer) for n in both):
         raise TypeError(f"{name} must be an int or a pair (vertical, horizontal), not {value!r}")
-    return both
+    return int(both[0]), int(both[1])
 
 
 def _check(x: Any, w: Any, names: str) -> None:
