@@ -4,9 +4,9 @@ Decisions that hold for every kernel (measured, or found as wrong results elsewh
 
 * the ``omp`` thread layer: it opens a parallel region many times faster than ``workqueue``; its threads must sleep
   when idle (``OMP_WAIT_POLICY=passive``), or they fight the BLAS for the cores;
-* no ``fastmath``: with ``contract`` and ``reassoc`` a batch-norm gradient came out with other bits when its machine code
-  was loaded from the cache than when it was compiled in the process. Strict arithmetic is defined by the source alone,
-  ``isnan`` tells the truth, and loops over channels vectorise all the same;
+* no ``fastmath``: with ``contract`` and ``reassoc`` a batch-norm gradient came out with other bits when its machine
+  code was loaded from the cache than when it was compiled in the process. Strict arithmetic is defined by the source
+  alone, ``isnan`` tells the truth, and loops over channels vectorise all the same;
 * no reduction across ``prange`` iterations: work is cut in chunks of a constant size, each writes its own slot, the
   slots are combined in order. So results do not depend on the number of threads.
 """

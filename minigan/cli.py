@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +20,7 @@ import tyro
 
 import minigan
 from minigan.gan.config import Config
+from minigan.progress import progress
 
 USAGE = """usage: minigan COMMAND [options]
 
@@ -108,7 +109,7 @@ def _train(run: Any, folder: Path) -> int:
         f"G {sizes[0]:,} and D {sizes[1]:,} parameters, {config.objective} objective, penalty {config.penalty}"
     )
     print(f"from step {trainer.steps} to {config.steps} on cpu, into {folder}/", flush=True)
-    with _signals() as stop, _progress(config.steps, trainer.steps) as report:
+    with _signals() as stop, progress(config.steps, trainer.steps) as report:
         try:
             finished = run.train(report, lambda: stop.number != 0)
         except Diverged as error:
@@ -154,62 +155,6 @@ def _signals() -> Iterator[_Stop]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def _describe(row: dict[str, float]) -> str:
-    return (
-        f"L_D {row['loss_d']:6.3f}  L_G {row['loss_g']:6.3f}  "
-        f"D right on real {row['accuracy_real']:4.0%}, fake {row['accuracy_fake']:4.0%}  "
-        f"|∇D| {row['grad_norm_d']:.2g}  |∇G| {row['grad_norm_g']:.2g}"
-    )
-
-
-@contextlib.contextmanager
-def _live(goal: int, start: int) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Show a bar with rate and time left, and the numbers of the last row under it."""
-    from rich.console import Group
-    from rich.live import Live
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    columns = (TextColumn("step {task.completed:.0f}/{task.total:.0f}"), BarColumn(bar_width=24))
-    bar = Progress(*columns, TextColumn("{task.fields[rate]} step/s, left"), TimeRemainingColumn())
-    task = bar.add_task("", total=goal, completed=start, rate="-")
-    numbers = Text("", no_wrap=True)
-    began = time.perf_counter()
-    with Live(Group(bar, numbers), refresh_per_second=8):
-
-        def report(row: dict[str, float]) -> None:
-            rate = (row["step"] - start) / (time.perf_counter() - began)
-            bar.update(task, completed=row["step"], rate=f"{rate:.0f}")
-            numbers.plain = _describe(row)
-
-        yield report
-
-
-@contextlib.contextmanager
-def _progress(goal: int, start: int) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Show a live bar on a terminal, plain lines elsewhere; yields the function that takes a row of metrics."""
-    if sys.stdout.isatty():
-        with _live(goal, start) as report:
-            yield report
-        return
-
-    began = time.perf_counter()
-    every = max(1, (goal - start) // 20)
-    shown = start
-
-    def line(row: dict[str, float]) -> None:
-        nonlocal shown
-        step = int(row["step"])
-        if step < goal and step - shown < every:
-            return
-        shown = step
-        rate = (step - start) / (time.perf_counter() - began)
-        left = (goal - step) / rate
-        print(f"step {step:6d}/{goal}  {_describe(row)}  {rate:.0f} step/s, {left:.0f} s left", flush=True)
-
-    yield line
 
 
 # --- sample -----------------------------------------------------------------------------------------------------------
@@ -349,12 +294,12 @@ def parse(options: Any, arguments: Sequence[str], default: Any = None) -> Any:
 
 def _sentence(box: str) -> str:
     """Return the first part of a framed message as one line, with the nearest flag if the message offers one."""
-    lines = [line.strip("│| \t") for line in box.splitlines()[1:-1]]
     parts: list[list[str]] = [[]]
-    for line in lines:
-        if line.strip("─-"):
-            parts[-1].append(line)
-        else:  # a rule
+    for line in box.splitlines()[1:]:  # the first line is the frame's title
+        words = line.strip("│| \t")
+        if words.strip("─-╭╮╰╯+"):
+            parts[-1].append(words)
+        elif parts[-1]:  # a rule
             parts.append([])
     first = " ".join(parts[0]).removeprefix("Error parsing Train: ") or "these options make no sense"
     for part in parts[1:]:

@@ -1,4 +1,4 @@
-"""Every op, on every backend: values against plain NumPy, gradients against finite differences, and what ops promise."""
+"""Every op, on every backend: values against NumPy, gradients against finite differences, and what ops promise."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ LAYERS = [
     ["minigan.nn", "minigan.optim", "minigan.data", "minigan.checkpoint"],
     ["minigan.gan"],
     ["minigan.plot"],
-    ["minigan.run", "minigan.doctor"],
+    ["minigan.run", "minigan.doctor", "minigan.progress"],
     ["minigan.cli", "minigan.__main__"],
 ]
 
