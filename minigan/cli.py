@@ -69,6 +69,8 @@ def train(arguments: Sequence[str]) -> int:
     if options.config is not None:
         given = Config.from_toml(options.config)
         options = parse(Train, arguments, Train(**dataclasses.asdict(given)))
+    elif not options.resume:
+        options = parse(Train, arguments, Train(**dataclasses.asdict(Config.preset(options.data))))
     folder = options.out or Path("runs") / options.data
     run = _resume(folder, arguments) if options.resume else runs.create(folder, _settings(options))
     return _train(run, folder)

@@ -62,17 +62,19 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
 
 def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> None:
     """Draw losses with their equilibrium lines, D's accuracy and the gradient norms of a run into a PNG file."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure = _figure(8.5, 8)
     losses, accuracy, norms = figure.subplots(3, 1, sharex=True)
     steps = metrics["step"]
     few = dict(marker="o", markersize=3) if len(steps) < 3 else {}
     for axes, key, label, colour, dashes in (
         (losses, "loss_d", "discriminator", BLUE, "-"),
-        (losses, "loss_g", "generator", RED, "-"),
+        (losses, "loss_g", "generator", RED, "--"),
         (accuracy, "accuracy_real", "on real samples", BLUE, "-"),
-        (accuracy, "accuracy_fake", "on generated samples", RED, "-"),
+        (accuracy, "accuracy_fake", "on generated samples", RED, "--"),
         (norms, "grad_norm_d", "discriminator", BLUE, "-"),
-        (norms, "grad_norm_g", "generator", RED, "-"),
+        (norms, "grad_norm_g", "generator", RED, "--"),
     ):
         axes.plot(steps, metrics[key], color=colour, alpha=0.25, linewidth=0.8)
         axes.plot(steps, smooth(metrics[key]), dashes, color=colour, linewidth=1.6, label=label, **few)
@@ -82,14 +84,19 @@ def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> 
                 value, color=colour, linestyle=":", linewidth=1.2, label=f"{name} at equilibrium = {value:.3f}"
             )
     accuracy.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2, label="cannot tell = 0.5")
-    losses.set(ylabel="loss", title=f"{objective.name} game")
+    losses.set(ylabel="loss")
+    figure.suptitle(f"{objective.name} game")
     accuracy.set(ylabel="accuracy of D", ylim=(-0.03, 1.03))
     positive = any((metrics[key] > 0).any() for key in ("grad_norm_d", "grad_norm_g"))
     norms.set(ylabel="gradient norm", xlabel="training step", yscale="log" if positive else "linear")
+    if positive:
+        norms.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        norms.yaxis.set_major_formatter("{x:g}")
+        norms.yaxis.set_minor_formatter(NullFormatter())
     for axes in (losses, accuracy, norms):
         axes.grid(color="#e4e4e4", linewidth=0.7)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="upper right", ncols=2, fontsize=8, framealpha=0.85, edgecolor="none")
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, fontsize=8, frameon=False, borderaxespad=0.2)
     figure.savefig(path)
 
 
@@ -107,6 +114,6 @@ def film(frames: list[Path], path: Path) -> None:
     images = []
     for frame in frames:
         with Image.open(frame) as image:
-            images.append(image.convert("L" if image.mode == "L" else "RGB").quantize(64))
+            images.append(image.convert("L" if image.mode == "L" else "RGB").quantize(32))
     times = [FRAME_MS] * (len(images) - 1) + [12 * FRAME_MS]
     images[0].save(path, save_all=True, append_images=images[1:], duration=times, loop=0, optimize=True)

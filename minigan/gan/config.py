@@ -16,13 +16,25 @@ from minigan.gan.objectives import OBJECTIVES
 from minigan.gan.penalties import PENALTIES
 from minigan.nn import INITIALISERS
 
+POINTS: dict[str, Any] = {
+    "model": "mlp",
+    "gamma": 0.01,
+    "steps": 4000,
+    "batch_size": 256,
+    "latent": 2,
+    "batch_norm": False,
+    "lr_d": 3e-3,
+    "lr_g": 3e-3,
+}
+PRESETS: dict[str, dict[str, Any]] = {"ring": POINTS, "grid": POINTS}  # what differs from the defaults, by data set
+
 
 @dataclass(frozen=True)
 class Config:
     """The settings of a training run; ValueError for values that make no run."""
 
     data: str = "digits"
-    """Data set: digits (images), ring or grid (points in the plane)."""
+    """Data set: digits (images), ring or grid (points in the plane, with defaults of their own)."""
     model: str = "dcgan"
     """Networks: dcgan (images) or mlp (anything)."""
     objective: str = "non-saturating"
@@ -61,7 +73,7 @@ class Config:
     """auto, cpu or cuda."""
     log_every: int = 10
     """Steps between rows of metrics.csv."""
-    sample_every: int = 250
+    sample_every: int = 150
     """Steps between sample grids (the frames of training.gif)."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
@@ -90,13 +102,18 @@ class Config:
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed must be from 0 to 2**64 - 1, not {self.seed}")
 
+    @classmethod
+    def preset(cls, data: str) -> Self:
+        """Return settings that work on a data set: the starting point that flags and files change."""
+        return cls(data=data, **PRESETS.get(data, {}))
+
     def to_toml(self) -> str:
         """Return the settings as TOML (all are strings, numbers or booleans, which JSON writes the same way)."""
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in asdict(self).items())
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
-        """Read settings from a TOML file; what it does not mention keeps its default.
+        """Read settings from a TOML file; what it does not mention keeps the default for its data.
 
         ValueError names the file for a setting that is unknown or of the wrong type; OSError if it cannot be read.
         """
@@ -104,7 +121,7 @@ class Config:
             given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a TOML file: {error}") from None
-        default = cls()
+        default = cls.preset(given["data"] if isinstance(given.get("data"), str) else cls.data)
         known = {f.name: type(getattr(default, f.name)) for f in fields(cls)}
         for name, value in given.items():
             if name not in known:
