@@ -13,7 +13,7 @@ except ModuleNotFoundError as error:
         "run `pip install -e .` in the checkout"
     ) from None
 
-from minigan import gan, nn, ops, optim, random, testing
+from minigan import data, gan, nn, ops, optim, random, testing
 from minigan.autodiff import grad
 from minigan.gradmode import enable_grad, is_grad_enabled, no_grad
 from minigan.tensor import Tensor, tensor
@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Tensor",
     "__version__",
+    "data",
     "enable_grad",
     "gan",
     "grad",

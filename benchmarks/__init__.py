@@ -1,0 +1,1 @@
+"""Timings. They measure and never assert; tests never time."""

@@ -1,0 +1,65 @@
+"""Every example runs, on a small setting, and comes out as it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_01_gradients(capsys):
+    found = load("01_gradients").main()
+    assert found["first"] == pytest.approx(12 - math.exp(-2), rel=1e-6)
+    assert found["second"] == pytest.approx(12 + math.exp(-2), rel=1e-6)
+    assert found["third"] == pytest.approx(6 - math.exp(-2), rel=1e-6)
+    assert found["curvature"] == pytest.approx(0, abs=1e-12)  # softmax shares always add up to 1
+    assert len(capsys.readouterr().out.splitlines()) == 20
+
+
+def test_02_train_ring(tmp_path, capsys):
+    modes = load("02_train_ring").main(steps=1500, out=str(tmp_path / "ring.png"))
+    assert modes.found >= 6
+    assert modes.high_quality > 0.2
+    assert Image.open(tmp_path / "ring.png").size == (460, 460)
+    assert "modes" in capsys.readouterr().out
+
+
+def test_03_train_digits(tmp_path, capsys):
+    distance = load("03_train_digits").main(steps=120, out=str(tmp_path / "digits.png"), width=16)
+    assert distance < 20  # near 44 after the first 20 steps
+    assert Image.open(tmp_path / "digits.png").size == (420, 420)
+    assert "share of each digit" in capsys.readouterr().out
+
+
+def test_the_readme_runs(capsys):
+    text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {}
+    exec(code, names)
+    assert 0.5 < names["found"].discriminator.loss.item() < 3
+    assert "at equilibrium 1.386" in capsys.readouterr().out
+
+
+def test_the_readme_names_files_that_exist():
+    text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    for path in re.findall(r"\]\(([\w/.]+)\)", text):
+        assert (EXAMPLES.parent / path).is_file(), path
+
+
+def test_every_example_is_tested():
+    assert {path.stem for path in EXAMPLES.glob("[0-9]*.py")} == {
+        name.removeprefix("test_") for name in globals() if name[5:6].isdigit()
+    }
