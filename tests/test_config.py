@@ -51,7 +51,8 @@ def test_toml_round_trip(file, config):
 def test_what_a_file_does_not_mention_keeps_its_default(file):
     file.write_text('# a comment\ndata = "ring"\nmodel = "mlp"\ngamma = 2\n', encoding="utf-8")
     found = Config.from_toml(str(file))
-    assert found == Config(data="ring", model="mlp", gamma=2.0)
+    assert found == replace(Config.preset("ring"), gamma=2.0)
+    assert (found.model, found.latent, found.batch_norm) == ("mlp", 2, False)
     assert type(found.gamma) is float
     file.write_text("", encoding="utf-8")
     assert Config.from_toml(file) == Config()

@@ -33,14 +33,16 @@ def test_02_train_ring(tmp_path, capsys):
     modes = load("02_train_ring").main(steps=1500, out=str(tmp_path / "ring.png"))
     assert modes.found >= 6
     assert modes.high_quality > 0.2
-    assert Image.open(tmp_path / "ring.png").size == (460, 460)
+    with Image.open(tmp_path / "ring.png") as picture:
+        assert picture.size == (460, 460)
     assert "modes" in capsys.readouterr().out
 
 
 def test_03_train_digits(tmp_path, capsys):
-    distance = load("03_train_digits").main(steps=120, out=str(tmp_path / "digits.png"), width=16)
-    assert distance < 20  # near 44 after the first 20 steps
-    assert Image.open(tmp_path / "digits.png").size == (420, 420)
+    distance = load("03_train_digits").main(steps=250, out=str(tmp_path / "digits.png"), width=16)
+    assert distance < 20  # near 40 for images of noise
+    with Image.open(tmp_path / "digits.png") as picture:
+        assert picture.size == (420, 420)
     assert "share of each digit" in capsys.readouterr().out
 
 

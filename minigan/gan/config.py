@@ -122,14 +122,13 @@ class Config:
             given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a TOML file: {error}") from None
-        default = cls.preset(given["data"] if isinstance(given.get("data"), str) else cls.data)
-        known = {f.name: type(getattr(default, f.name)) for f in fields(cls)}
+        known = {f.name: type(f.default) for f in fields(cls)}
         for name, value in given.items():
             if name not in known:
                 raise ValueError(f"{path}: unknown setting {name!r}; the settings are {', '.join(known)}")
             given[name] = _typed(path, name, value, known[name])
         try:
-            return replace(default, **given)
+            return replace(cls.preset(given.get("data", cls.data)), **given)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
