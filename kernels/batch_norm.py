@@ -82,41 +82,49 @@ def _batch_norm_grad(g: Any, x: Any, gamma: Any, *, mean: Any, var: Any, eps: fl
 @loops
 def _sum_loops(x, total):
     for chunk in prange(total.shape[0]):
+        sums = total[chunk]
         for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
-            for c in range(x.shape[1]):
-                total[chunk, c] += x[row, c]
+            values = x[row]
+            for c in range(values.size):
+                sums[c] += values[c]
 
 
 @loops
 def _square_loops(x, mean, total):
     for chunk in prange(total.shape[0]):
+        sums = total[chunk]
         for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
-            for c in range(x.shape[1]):
-                d = x[row, c] - mean[c]
-                total[chunk, c] += d * d
+            values = x[row]
+            for c in range(values.size):
+                d = values[c] - mean[c]
+                sums[c] += d * d
 
 
 @loops
 def _scale_loops(x, scale, shift, y):
     for chunk in prange((x.shape[0] + ROWS - 1) // ROWS):
         for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
-            for c in range(x.shape[1]):
-                y[row, c] = x[row, c] * scale[c] + shift[c]
+            values, out = x[row], y[row]
+            for c in range(values.size):
+                out[c] = values[c] * scale[c] + shift[c]
 
 
 @loops
 def _grad_sum_loops(g, x, mean, r, dgamma, dbeta):
     for chunk in prange(dgamma.shape[0]):
+        sums, products = dbeta[chunk], dgamma[chunk]
         for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
-            for c in range(x.shape[1]):
-                dbeta[chunk, c] += g[row, c]
-                dgamma[chunk, c] += g[row, c] * ((x[row, c] - mean[c]) * r[c])
+            dy, values = g[row], x[row]
+            for c in range(values.size):
+                sums[c] += dy[c]
+                products[c] += dy[c] * ((values[c] - mean[c]) * r[c])
 
 
 @loops
 def _grad_loops(g, x, mean, r, scale, dgamma, dbeta, dx):
     for chunk in prange((x.shape[0] + ROWS - 1) // ROWS):
         for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
-            for c in range(x.shape[1]):
-                xhat = (x[row, c] - mean[c]) * r[c]
-                dx[row, c] = scale[c] * (g[row, c] - dbeta[c] - xhat * dgamma[c])
+            dy, values, out = g[row], x[row], dx[row]
+            for c in range(values.size):
+                xhat = (values[c] - mean[c]) * r[c]
+                out[c] = scale[c] * (dy[c] - dbeta[c] - xhat * dgamma[c])

@@ -80,35 +80,45 @@ def bias_act_into(x: Any, b: Any, y: Any, activation: str, slope: float) -> None
         else:
             y[...] = sigmoid(v)
         return
-    channels = x.shape[-1] if x.ndim and b is not None else 1
-    bias = np.zeros(1, x.dtype) if b is None else np.ascontiguousarray(b)
-    kind = 0 if activation == "linear" else 1 if activation == "leaky_relu" and slope != 0 else 2
-    flat = np.ascontiguousarray(x).reshape(-1)
-    _bias_act_loops(flat, bias, channels, kind, x.dtype.type(slope), y.reshape(-1), work=flat.size)
+    # the three others are one function: y = v > 0 ? v : slope·v with slope 1 for linear, and 0 for relu
+    below = x.dtype.type({"linear": 1.0, "relu": 0.0}.get(activation, slope))
+    x = np.ascontiguousarray(x)
+    if b is None:
+        _leaky_loops(x.reshape(-1), below, y.reshape(-1), work=x.size)
+    else:
+        rows = (-1, max(1, b.size))
+        _bias_leaky_loops(x.reshape(rows), np.ascontiguousarray(b), below, y.reshape(rows), work=x.size)
 
 
 @loops
-def _bias_act_loops(x, b, channels, kind, slope, y):
-    rows = max(1, CHUNK // max(1, channels))
-    size = x.size
-    step = rows * channels if b.size == channels and channels > 1 else CHUNK
-    for chunk in prange((size + step - 1) // step):
-        low = chunk * step
-        high = min(size, low + step)
-        if kind == 0:
-            for start in range(low, high, channels):
-                for c in range(channels):
-                    y[start + c] = x[start + c] + b[c]
-        elif kind == 1:
-            for start in range(low, high, channels):
-                for c in range(channels):
-                    v = x[start + c] + b[c]
-                    y[start + c] = v if v > 0 else slope * v
+def _leaky_loops(x, slope, y):
+    zero = x.dtype.type(0)
+    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        v, out = x[part], y[part]
+        if slope != 0:
+            for i in range(v.size):
+                out[i] = v[i] if v[i] > 0 else slope * v[i]
         else:
-            for start in range(low, high, channels):
-                for c in range(channels):
-                    v = x[start + c] + b[c]
-                    y[start + c] = v if (v > 0 or v != v) else 0
+            for i in range(v.size):
+                out[i] = zero if v[i] <= 0 else v[i]  # NaN stays NaN, and −inf gives 0
+
+
+@loops
+def _bias_leaky_loops(x, b, slope, y):
+    zero = x.dtype.type(0)
+    rows = max(1, CHUNK // b.size)
+    for chunk in prange((x.shape[0] + rows - 1) // rows):
+        for row in range(chunk * rows, min(x.shape[0], (chunk + 1) * rows)):
+            v, out = x[row], y[row]
+            if slope != 0:
+                for c in range(v.size):
+                    t = v[c] + b[c]
+                    out[c] = t if t > 0 else slope * t
+            else:
+                for c in range(v.size):
+                    t = v[c] + b[c]
+                    out[c] = zero if t <= 0 else t
 
 
 @bias_act_grad.numba
@@ -125,6 +135,13 @@ def _bias_act_grad(g: Any, y: Any, *, activation: str, slope: float) -> Any:
 
 @loops
 def _leaky_grad_loops(g, y, slope, out):
+    zero = g.dtype.type(0)
     for chunk in prange((g.size + CHUNK - 1) // CHUNK):
-        for i in range(chunk * CHUNK, min(g.size, (chunk + 1) * CHUNK)):
-            out[i] = g[i] if y[i] > 0 else (g[i] * slope if slope != 0 else 0)
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        dy, value, dv = g[part], y[part], out[part]
+        if slope != 0:
+            for i in range(dy.size):
+                dv[i] = dy[i] if value[i] > 0 else slope * dy[i]
+        else:
+            for i in range(dy.size):
+                dv[i] = dy[i] if value[i] > 0 else zero

@@ -104,45 +104,52 @@ def _adam_(
     _adam_loops(p, g, m, v, ema, *scalars, work=p.size)
 
 
+# Each loop runs over a chunk's own slices from 0: so the compiler sees that no index can be negative, and vectorises.
+
+
 @loops
 def _sgd_loops(p, g, u, ema, lr, momentum, weight_decay, rate):
     for chunk in prange((p.size + CHUNK - 1) // CHUNK):
-        low = chunk * CHUNK
-        high = min(p.size, low + CHUNK)
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        w, d = p[part], g[part]
         if u.size:
-            for i in range(low, high):
-                u[i] = momentum * u[i] + (g[i] + weight_decay * p[i])
-                p[i] -= lr * u[i]
+            velocity = u[part]
+            for i in range(w.size):
+                velocity[i] = momentum * velocity[i] + (d[i] + weight_decay * w[i])
+                w[i] -= lr * velocity[i]
         else:
-            for i in range(low, high):
-                p[i] -= lr * (g[i] + weight_decay * p[i])
+            for i in range(w.size):
+                w[i] -= lr * (d[i] + weight_decay * w[i])
         if ema.size:
-            for i in range(low, high):
-                ema[i] += rate * (p[i] - ema[i])
+            average = ema[part]
+            for i in range(w.size):
+                average[i] += rate * (w[i] - average[i])
 
 
 @loops
 def _rmsprop_loops(p, g, v, ema, lr, alpha, beta, eps, rate):
     for chunk in prange((p.size + CHUNK - 1) // CHUNK):
-        low = chunk * CHUNK
-        high = min(p.size, low + CHUNK)
-        for i in range(low, high):
-            v[i] = alpha * v[i] + beta * g[i] * g[i]
-            p[i] -= lr * g[i] / (np.sqrt(v[i]) + eps)
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        w, d, square = p[part], g[part], v[part]
+        for i in range(w.size):
+            square[i] = alpha * square[i] + beta * d[i] * d[i]
+            w[i] -= lr * d[i] / (np.sqrt(square[i]) + eps)
         if ema.size:
-            for i in range(low, high):
-                ema[i] += rate * (p[i] - ema[i])
+            average = ema[part]
+            for i in range(w.size):
+                average[i] += rate * (w[i] - average[i])
 
 
 @loops
 def _adam_loops(p, g, m, v, ema, lr, root, beta1, alpha1, beta2, alpha2, eps, rate):
     for chunk in prange((p.size + CHUNK - 1) // CHUNK):
-        low = chunk * CHUNK
-        high = min(p.size, low + CHUNK)
-        for i in range(low, high):
-            m[i] = beta1 * m[i] + alpha1 * g[i]
-            v[i] = beta2 * v[i] + alpha2 * g[i] * g[i]
-            p[i] -= lr * m[i] / (np.sqrt(v[i]) / root + eps)
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        w, d, first, second = p[part], g[part], m[part], v[part]
+        for i in range(w.size):
+            first[i] = beta1 * first[i] + alpha1 * d[i]
+            second[i] = beta2 * second[i] + alpha2 * d[i] * d[i]
+            w[i] -= lr * first[i] / (np.sqrt(second[i]) / root + eps)
         if ema.size:
-            for i in range(low, high):
-                ema[i] += rate * (p[i] - ema[i])
+            average = ema[part]
+            for i in range(w.size):
+                average[i] += rate * (w[i] - average[i])
