@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minigan.gradmode import current_mode, enable_grad, is_grad_enabled, no_grad
-from minigan.tensor import Tensor, next_id
+from minigan.tensor import Tensor, next_id, tensor
 
 # --- primitives -------------------------------------------------------------------------------------------------------
 
@@ -32,12 +32,13 @@ class Primitive:
     ``rule(g, y, *arguments, **settings)``: the cotangent and the result as Tensors, the arguments as they were given.
     """
 
-    def __init__(self, forward: Callable[..., Any], name: str) -> None:
+    def __init__(self, forward: Callable[..., Any], name: str, *, register: bool = True) -> None:
         self.forward = forward
         self.name = name
         self.rules: tuple[Rule | None, ...] = ()
         self.joint_rule: Rule | None = None
-        _primitives.append(self)
+        if register:
+            _primitives.append(self)
 
     def defvjp(self, *rules: Rule | None) -> None:
         """Give one rule for each array argument; None where there is nothing to differentiate."""
@@ -58,12 +59,14 @@ class Primitive:
                     record = True
             elif type(x) is not float and isinstance(x, np.generic):
                 arrays.append(x.item())  # NumPy scalars are as weak as Python's: they do not raise the dtype
+            elif type(x) is list or type(x) is tuple:
+                return self(*(tensor(a).data if isinstance(a, list | tuple) else a for a in args), **settings)
             else:
                 arrays.append(x)
         try:
             data = self.forward(*arrays, **settings)
-        except (ValueError, TypeError) as error:
-            kind = ValueError if isinstance(error, ValueError) else TypeError
+        except (ValueError, TypeError, IndexError) as error:
+            kind = next(k for k in (ValueError, TypeError, IndexError) if isinstance(error, k))
             raise kind(f"{describe_call(self.name, arrays, settings)}: {error}") from None
         if record and (current_mode() is None or is_grad_enabled()):
             return Tensor(data, True, self, args, settings)
@@ -87,8 +90,7 @@ class MultiPrimitive(Primitive):
     """A primitive with several results: each is a node with its own rules, ``parts[i]``."""
 
     def __init__(self, forward: Callable[..., Any], name: str, results: int) -> None:
-        super().__init__(forward, name)
-        _primitives.remove(self)
+        super().__init__(forward, name, register=False)
         self.parts = [Primitive(forward, f"{name}[{i}]") for i in range(results)]
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
@@ -245,7 +247,7 @@ def grad(output: Tensor, inputs: Any, grad_output: Any = None, *, create_graph: 
         raise ValueError("grad: the output does not depend on anything that requires grad (or was made in no_grad)")
     cotangent = as_cotangent("grad", output, grad_output)
     results = backward([output], [cotangent], leaves, create_graph)
-    reached = set(leaves) if None not in results else _reached(output, leaves)
+    reached = _reached(output, leaves) if any(r is None for r in results) else set()
     for i, x in enumerate(leaves):
         if results[i] is None and x in reached:  # a path whose derivative is zero everywhere: sign, a step, ...
             results[i] = Tensor(np.zeros_like(x.data))

@@ -36,8 +36,8 @@ def _plain(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(array.shape)
 
 
-def _digest_notes(notes: dict[str, str]) -> str:
-    return hashlib.sha256(json.dumps(notes, sort_keys=True).encode()).hexdigest()
+def _digest_notes(said: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def save(folder: Path, step: int, arrays: dict[str, np.ndarray], about: dict[str, str]) -> Path:
@@ -49,8 +49,8 @@ def save(folder: Path, step: int, arrays: dict[str, np.ndarray], about: dict[str
 
     whole = {name: _plain(array) for name, array in arrays.items()}
     digests = {name: _digest(array) for name, array in whole.items()}
-    notes = {**about, "format": FORMAT}
-    content = to_bytes(whole, metadata={**notes, "sha256": json.dumps({**digests, NOTES: _digest_notes(notes)})})
+    said = {**about, "format": FORMAT}
+    content = to_bytes(whole, metadata={**said, "sha256": json.dumps({**digests, NOTES: _digest_notes(said)})})
     folder.mkdir(parents=True, exist_ok=True)
     for left_over in folder.glob(".step_*.safetensors.*"):  # by a save that was killed
         left_over.unlink(missing_ok=True)
@@ -115,8 +115,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
         digests = json.loads(about["sha256"])
     except (KeyError, ValueError):
         raise CheckpointError(f"{path}: its list of checksums is damaged") from None
-    notes = {name: note for name, note in about.items() if name != "sha256"}
-    if not isinstance(digests, dict) or digests.pop(NOTES, None) != _digest_notes(notes):
+    said = {name: note for name, note in about.items() if name != "sha256"}
+    if not isinstance(digests, dict) or digests.pop(NOTES, None) != _digest_notes(said):
         raise CheckpointError(f"{path}: its notes are damaged (their checksum does not match)")
     if set(digests) != set(arrays):
         raise CheckpointError(f"{path}: its tensors are not those of its list of checksums")
@@ -124,6 +124,14 @@ def read(path: Path) -> dict[str, np.ndarray]:
         if digests[name] != _digest(array):
             raise CheckpointError(f"{path}: tensor {name} is damaged (its checksum does not match)")
     return arrays
+
+
+def notes(path: Path) -> dict[str, str]:
+    """Return the notes of a checkpoint that :func:`read` accepts."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return file.metadata() or {}
 
 
 def latest(folder: Path) -> tuple[dict[str, np.ndarray], Path, list[str]]:

@@ -32,6 +32,10 @@ USAGE = """usage: minigan COMMAND [options]
 `minigan COMMAND --help` lists the options; `minigan train` alone trains on handwritten digits."""
 
 
+MADE = ("samples.png", "curves.png", "training.gif", "samples", "metrics.csv", "checkpoints", "config.toml")
+SIGPIPE = 13
+
+
 class Refusal(Exception):
     """A request that cannot be met: one sentence for the user, and the exit code."""
 
@@ -50,7 +54,7 @@ class Train(Config):
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Run folder, new or empty; runs/DATA unless given."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """TOML file with settings; flags go before it."""
+    """TOML file with settings, which flags override."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run in the folder; --steps may set a new goal."""
 
@@ -90,7 +94,9 @@ def _resume(folder: Path, arguments: Sequence[str]) -> Any:
     run = runs.reopen(folder, wanted.steps)
     _tell(run.complaints)
     if run.trainer.steps >= wanted.steps:
-        raise Refusal(f"{folder} is at step {run.trainer.steps} already: give a larger --steps to go on")
+        if (folder / "training.gif").exists():
+            raise Refusal(f"{folder} is at step {run.trainer.steps} already: give a larger --steps to go on")
+        return run  # it was interrupted between its last step and its pictures
     runs.go_on(run)
     return run
 
@@ -112,8 +118,16 @@ def _train(run: Any, folder: Path) -> int:
     )
     print(f"from step {trainer.steps} to {config.steps} on cpu, into {folder}/", flush=True)
     with _signals() as stop, progress(config.steps, trainer.steps) as report:
+
+        def tell(row: dict[str, float]) -> None:
+            try:
+                report(row)
+            except BrokenPipeError:  # nobody reads on: save and stop, as for a signal
+                stop.number = stop.number or SIGPIPE
+                sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
         try:
-            finished = run.train(report, lambda: stop.number != 0)
+            finished = run.train(tell, lambda: stop.number != 0)
         except Diverged as error:
             last = f"the last good checkpoint is step {run.last_saved}" if run.last_saved >= 0 else "nothing was saved"
             raise Refusal(f"{error}; {last}, and the files so far are kept in {folder}", 1) from None
@@ -126,7 +140,8 @@ def _train(run: Any, folder: Path) -> int:
     run.finish()
     for line in run.judge():
         print(line)
-    print(f"made in {folder}/: samples.png, curves.png, training.gif, samples/, metrics.csv, checkpoints/, config.toml")
+    made = [f"{name}/" if (folder / name).is_dir() else name for name in MADE if (folder / name).exists()]
+    print(f"made in {folder}/: {', '.join(made)}")
     print(f"next: minigan sample {shlex.quote(str(folder))} --count 2000 --out samples.npz")
     return 0
 

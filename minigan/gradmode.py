@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import sys
@@ -51,14 +52,29 @@ def is_grad_enabled() -> bool:
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
+def _owner(frame: Any) -> Any:
+    """Return the frame whose block this is: not that of contextlib, nor of a generator that contextlib drives."""
+    while frame.f_code.co_filename == contextlib.__file__ or (
+        frame.f_code.co_flags & _SUSPENDABLE
+        and frame.f_back is not None
+        and frame.f_back.f_code.co_filename == contextlib.__file__
+    ):
+        frame = frame.f_back
+    return frame
+
+
 class _GradMode:
     enabled: bool
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        """Make a mode; ``@no_grad`` without parentheses decorates too."""
+        return super().__new__(cls) if function is None else cls()(function)
 
     def __init__(self) -> None:
         self._entered: list[_Mode] = []
 
     def __enter__(self) -> None:
-        frame = sys._getframe(1)
+        frame = _owner(sys._getframe(1))
         suspendable = frame.f_code.co_flags & _SUSPENDABLE
         mode = _Mode(self.enabled, _mode.get(), id(frame) if suspendable else None)
         self._entered.append(mode)
@@ -83,6 +99,16 @@ class _GradMode:
 
             return generator
 
+        if inspect.isasyncgenfunction(function):
+
+            @functools.wraps(function)
+            async def async_generator(*args: Any, **kwargs: Any) -> Any:
+                with make():
+                    async for item in function(*args, **kwargs):
+                        yield item
+
+            return async_generator
+
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
@@ -101,7 +127,11 @@ class _GradMode:
 
 
 class no_grad(_GradMode):  # noqa: N801
-    """Record no graph inside the ``with`` block, or inside the function it decorates."""
+    """Record no graph inside the ``with`` block, or inside the function it decorates.
+
+    The mode belongs to the code in the block: a generator suspended there leaves its consumer's mode alone. It is not
+    carried to other threads, so a suspended generator should be resumed by the thread that started it.
+    """
 
     enabled = False
 

@@ -430,7 +430,7 @@ ROWS: tuple[Row, ...] = (
         "astype",
         ops.astype,
         lambda x, dtype: x,
-        lambda d: Case([d.real(*d.shape())], {"dtype": np.dtype(np.float64)}),
+        lambda d: Case([d.real(*d.shape())], {"dtype": np.float64}),
         ("astype",),
         linear=True,
     ),

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import csv
 import io
+import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,10 @@ def reopen(folder: Path, steps: int | None = None) -> Run:
     if not checkpoint.find(folder / "checkpoints"):
         raise RunError(f"{folder} has no checkpoint yet: remove it and train anew")
     arrays, path, run.complaints = checkpoint.latest(folder / "checkpoints")
+    then, now = tomllib.loads(checkpoint.notes(path).get("config", "")), asdict(config)
+    edited = [name for name, value in then.items() if name != "steps" and now.get(name, value) != value]
+    if edited:
+        raise RunError(f"{folder / 'config.toml'} was edited since {path.name}: set {', '.join(edited)} back")
     try:
         run.trainer.load_state(arrays)
     except ValueError as error:

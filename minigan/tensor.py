@@ -26,7 +26,7 @@ class Tensor:
     a gradient through a graph made before the change is refused.
 
     ``id`` grows with creation, so inputs have smaller ids than what is made of them: ids are a topological order.
-    ``memo`` holds what a kernel derived from this Tensor and may use again (a cache, never a source of truth).
+    ``memo`` holds what a kernel found beside the data and its rule uses again (the moments of a batch norm, say).
     """
 
     __slots__ = ("__weakref__", "data", "id", "inputs", "memo", "op", "requires_grad", "settings")
@@ -87,8 +87,8 @@ class Tensor:
         return self.data.item()
 
     def detach(self) -> Tensor:
-        """Return the same data as a constant: no gradient passes through it."""
-        return Tensor(self.data)
+        """Return a copy of the data as a constant: no gradient passes through it, and no optimiser reaches it."""
+        return Tensor(self.data.copy())
 
     def __len__(self) -> int:
         if not self.data.ndim:
@@ -115,7 +115,9 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if self.requires_grad:
             raise TypeError("this Tensor requires grad, and NumPy would lose its graph: use .detach() or .numpy()")
-        return np.array(devices.to_numpy(self.data), dtype=dtype, copy=copy)
+        array = np.array(devices.to_numpy(self.data), dtype=dtype, copy=copy).view()
+        array.flags.writeable = copy is True  # a Tensor's data is not written through its array
+        return array
 
     if TYPE_CHECKING:  # operators and methods that minigan.ops puts on the class, next to the ops they call
         T: Tensor

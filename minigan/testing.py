@@ -107,7 +107,7 @@ class _Checker:
         self.stencil: tuple[tuple[int, float], ...] = ONE_STEP if linear else SIX_POINT
         self.linear = linear
         before = [x.copy() for x in point]
-        outputs, self.pullback = vjp(function, *point)
+        outputs, self.pullback = vjp(function, *map(Tensor, point))
         self.values = [y.data for y in outputs]
         self.cotangents = [self._draw(y.shape) for y in self.values]
         kept = [g.copy() for g in self.cotangents]
@@ -211,7 +211,8 @@ class _Checker:
         return total
 
     def _values(self, direction: Arrays, distance: float) -> np.ndarray:
-        moved = [Tensor(x + distance * d) for x, d in zip(self.point, direction, strict=True)]
+        # the function itself may differentiate by its arguments; pullbacks make variables of their own
+        moved = [Tensor(x + distance * d, self.order == 1) for x, d in zip(self.point, direction, strict=True)]
         with enable_grad():  # pullbacks, and functions such as gradient penalties, differentiate inside
             return np.concatenate([y.data.reshape(-1) for y in self.function(*moved)])
 

@@ -16,33 +16,67 @@ def _variables(xs: Sequence[Any]) -> list[Tensor]:
     """Return fresh nodes for xs: distinct even where one Tensor is given twice, connected where a graph exists."""
     fresh = []
     for x in xs:
-        x = x if isinstance(x, Tensor) else Tensor(np.asarray(x))
+        x = x if isinstance(x, Tensor) else Tensor(np.array(x))
         if x.dtype not in FLOATS:
             raise TypeError(f"only float32 and float64 can be differentiated, not {x.dtype}")
         fresh.append(copy(x) if x.requires_grad else Tensor(x.data, True))
     return fresh
 
 
+def _outputs(name: str, result: Any) -> list[Tensor]:
+    outputs = flatten(result)
+    for y in outputs:
+        if not isinstance(y, Tensor):
+            raise TypeError(f"{name}: the function must return Tensors, not {type(y).__name__}")
+    return outputs
+
+
+def _is_open(outputs: Sequence[Tensor], own_leaves: Sequence[Tensor]) -> bool:
+    """Return whether the outputs depend on a leaf that the caller holds: then derivatives are worth a graph."""
+    if not is_grad_enabled():
+        return False
+    seen, own = set(outputs), set(own_leaves)
+    stack = [y for y in outputs if y.requires_grad]
+    while stack:
+        node = stack.pop()
+        if node.op is None and node not in own:
+            return True
+        for x in node.inputs:
+            if isinstance(x, Tensor) and x.requires_grad and x not in seen:
+                seen.add(x)
+                stack.append(x)
+    return False
+
+
 def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Any, Callable[[Any], tuple[Tensor, ...]]]:
     """Return (f(*xs), pullback): ``pullback(g)`` gives gᵀ·∂f/∂x for every x, zeros where f does not use it.
 
     ``f`` returns a Tensor or a structure of Tensors, and ``g`` has that structure. The results of the pullback can be
-    differentiated further with respect to Tensors among ``xs`` and ``g`` that require grad.
+    differentiated further where Tensors among ``xs`` and ``g``, or others that f uses, require grad.
     """
     with enable_grad():
         variables = _variables(xs)
         result = f(*variables)
-    outputs = flatten(result)
+    outputs = _outputs("vjp", result)
 
     def pullback(g: Any) -> tuple[Tensor, ...]:
-        cotangents = [as_cotangent("vjp", y, part) for y, part in zip(outputs, flatten(g), strict=True)]
-        again = is_grad_enabled()
+        parts = flatten(g)
+        if len(parts) != len(outputs):
+            raise ValueError(f"vjp: the function has {len(outputs)} results but the pullback got {len(parts)}")
+        cotangents = [as_cotangent("vjp", y, part) for y, part in zip(outputs, parts, strict=True)]
+        again = _is_open([*outputs, *cotangents], variables)
         found = backward(outputs, cotangents, variables, create_graph=again)
         filled = [Tensor(np.zeros_like(x.data)) if r is None else r for x, r in zip(variables, found, strict=True)]
         taken = [x.data for x in variables] + [g.data for g in cotangents] + [y.data for y in outputs]
         return tuple(own(filled, taken))
 
     return result, pullback
+
+
+def _one_entry(name: str, value: Tensor) -> Tensor:
+    if value.size != 1:
+        raise ValueError(f"{name}: the function must return one entry, not shape {value.shape}")
+    return Tensor(np.ones_like(value.data))
 
 
 def value_and_grad(f: Callable[..., Tensor], *xs: Any) -> Any:
@@ -53,7 +87,7 @@ def value_and_grad(f: Callable[..., Tensor], *xs: Any) -> Any:
     if not xs:
         return lambda *arguments: value_and_grad(f, *arguments)
     value, pullback = vjp(f, *xs)
-    gradients = pullback(np.ones(value.shape, value.dtype))
+    gradients = pullback(_one_entry("value_and_grad", value))
     return value, gradients[0] if len(xs) == 1 else gradients
 
 
@@ -67,13 +101,14 @@ def jvp(f: Callable[..., Any], xs: Sequence[Any], tangents: Sequence[Any]) -> tu
     with enable_grad():
         variables = _variables(xs)
         result = f(*variables)
-        outputs = flatten(result)
+        outputs = _outputs("jvp", result)
         probes = [Tensor(np.zeros_like(y.data), True) for y in outputs]
         pulled = backward(outputs, probes, variables, create_graph=True)
         pairs = [
             (p, as_cotangent("jvp", x, t)) for x, p, t in zip(variables, pulled, tangents, strict=True) if p is not None
         ]
-    found = backward([p for p, _ in pairs], [t for _, t in pairs], probes, create_graph=is_grad_enabled())
+    again = _is_open([*outputs, *(t for _, t in pairs)], variables)
+    found = backward([p for p, _ in pairs], [t for _, t in pairs], probes, create_graph=again)
     filled = [Tensor(np.zeros_like(y.data)) if r is None else r for y, r in zip(outputs, found, strict=True)]
     return result, unflatten(result, iter(own(filled, [t.data for _, t in pairs])))
 
@@ -86,7 +121,7 @@ def hvp(f: Callable[[Any], Tensor], x: Any, v: Any) -> Any:
 
     def gradient(*variables: Tensor) -> tuple[Tensor, ...]:
         value, pullback = vjp(lambda *parts: f(unflatten(x, iter(parts))), *variables)
-        return pullback(np.ones(value.shape, value.dtype))
+        return pullback(_one_entry("hvp", value))
 
     _, pullback = vjp(gradient, *xs)
     return unflatten(x, iter(pullback(tuple(vs))))

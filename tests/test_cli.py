@@ -298,7 +298,6 @@ REFUSED = {
     "train --penalty l2": "unknown penalty 'l2': choose from r1, r2, wgan-gp, none",
     "train --init odd": "unknown init 'odd': choose from",
     "train --data ring --model dcgan": "model 'dcgan' makes images",
-    "train --penalty wgan-gp --batch-size 1798": "batch_size 1798 exceeds the 1797 samples",
     "train --device cuda": "device 'cuda': this version of minigan has no CUDA kernels: use device 'cpu'",
     "train --device tpu": "unknown device 'tpu': choose from cpu, cuda",
     "train --out ring": "ring exists already and is left as it is: go on with it by --resume",

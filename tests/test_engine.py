@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 import weakref
@@ -491,3 +492,101 @@ MISTAKES = [
 def test_mistakes_are_named(error, words, call):
     with pytest.raises(error, match=words):
         call()
+
+
+# --- odd but legal ----------------------------------------------------------------------------------------------------
+
+
+def test_repeated_indices_in_any_spelling_add_up():
+    x = leaf(1.0, 2.0, 3.0)
+    for index in ([0, 0], ((0, 0),), np.array([0, 0]), mg.tensor([0, 0])):
+        np.testing.assert_array_equal(mg.grad(x[index].sum(), x).data, [2.0, 0.0, 0.0])
+
+
+def test_comparisons_are_elementwise_and_tensors_hashable():
+    x = leaf(1.0, 2.0)
+    assert (x == 1.0).data.tolist() == [True, False]
+    assert (x != 1.0).data.tolist() == [False, True]
+    assert len({x, x, leaf(1.0)}) == 2
+
+
+def test_integers_carry_no_gradient():
+    x = leaf(1.5, 2.5)
+    assert not x.astype(np.int64).requires_grad
+    with pytest.raises(TypeError, match=r"sigmoid\(int64 \(2,\)\)"):
+        ops.sigmoid(mg.tensor([1, 2]))
+
+
+def test_a_detached_tensor_is_out_of_reach_of_optimisers():
+    w, x = leaf(2.0), leaf(3.0)
+    output = w.detach() * x
+    mg.optim.SGD([w], lr=1.0).step([np.ones(1)])
+    assert mg.grad(output, x).item() == 2.0
+
+
+def test_transforms_of_arrays_give_constants():
+    v = np.ones(2)
+    value, pullback = mg.vjp(lambda x: x * x, v)
+    v[:] = 100.0
+    np.testing.assert_array_equal(pullback(np.ones(2))[0].data, [2.0, 2.0])
+    assert not mg.hvp(lambda x: (x**3).sum(), np.ones(2), np.ones(2)).requires_grad
+    outer = leaf(2.0)
+    assert mg.hvp(lambda x: (x**3 * outer).sum(), np.ones(1), np.ones(1)).requires_grad
+
+
+def test_one_entry_where_one_entry_is_meant():
+    for call in (
+        lambda: mg.value_and_grad(lambda x: x, np.ones(2)),
+        lambda: mg.hvp(lambda x: x, np.ones(2), np.ones(2)),
+    ):
+        with pytest.raises(ValueError, match=r"must return one entry, not shape \(2,\)"):
+            call()
+
+
+def test_modes_through_contextlib():
+    @contextlib.contextmanager
+    def frozen():
+        with mg.no_grad():
+            yield
+
+    with frozen():
+        assert not is_grad_enabled()
+    assert is_grad_enabled()
+
+    def samples():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mg.no_grad())
+            yield is_grad_enabled()
+
+    generator = samples()
+    assert next(generator) is False
+    assert is_grad_enabled()
+    generator.close()
+
+    @mg.no_grad
+    def bare():
+        return is_grad_enabled()
+
+    @mg.no_grad()
+    async def stream():
+        yield is_grad_enabled()
+
+    async def first():
+        return [enabled async for enabled in stream()]
+
+    assert not bare()
+    assert asyncio.run(first()) == [False]
+
+
+def test_lists_and_numpy_sizes_are_taken():
+    x = leaf(1.0, 2.0, 3.0, 4.0)
+    assert (x * [1.0, 2.0, 3.0, 4.0]).sum().item() == 30.0
+    with pytest.raises(TypeError, match="expected a Tensor or an array here, not a list"):
+        x @ [1.0, 2.0, 3.0, 4.0]
+    assert x.reshape(np.int64(2), np.int64(2)).shape == (2, 2)
+    assert ops.broadcast_to(leaf(1.0), 3).shape == (3,)
+    assert ops.clip(leaf(1.0, dtype=np.float32), np.float64(0), np.float64(1)).dtype == np.float32
+    with pytest.raises(IndexError, match=r"getitem\(float64 \(4,\), index=10\)"):
+        x[10]
+    with pytest.raises(ValueError, match="permutation"):
+        ops.transpose(x.reshape(2, 2), (2, 1))

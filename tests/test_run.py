@@ -164,7 +164,7 @@ def test_what_holds_no_run_is_not_reopened(copy, tmp_path):
 
 def test_a_checkpoint_of_other_settings_is_not_loaded(copy):
     (copy / "config.toml").write_text(replace(RING, width=9).to_toml(), encoding="utf-8")
-    with pytest.raises(runs.RunError, match=r"step_0000040.safetensors: the saved state does not fit"):
+    with pytest.raises(runs.RunError, match=r"config.toml was edited since step_0000040.safetensors: set width back"):
         runs.reopen(copy)
 
 

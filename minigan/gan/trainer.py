@@ -32,8 +32,6 @@ class Trainer:
     def __init__(self, config: Config, dataset: Dataset | None = None) -> None:
         self.config = config
         self.dataset = dataset or load(config.data)
-        if config.penalty == "wgan-gp" and config.batch_size > len(self.dataset.samples):
-            raise ValueError(f"batch_size {config.batch_size} exceeds the {len(self.dataset.samples)} samples")
         networks = MODELS[config.model](self.dataset.shape, config.latent, config.width, config.batch_norm)
         start = Generator(config.seed, stream="init")
         self.generator, self.discriminator = (initialise(network, config.init, start) for network in networks)

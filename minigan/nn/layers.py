@@ -204,6 +204,8 @@ class BatchNorm(Module):
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         _positive("BatchNorm", channels=channels)
+        if not (eps >= 0 and 0 <= momentum <= 1):
+            raise ValueError(f"BatchNorm: eps must be >= 0 and momentum in [0, 1], not {eps} and {momentum}")
         self.gamma, self.beta = _parameter(np.ones(channels)), _parameter(np.zeros(channels))
         self.eps, self.momentum = eps, momentum
         self.running_mean, self.running_var = np.zeros(channels, np.float32), np.ones(channels, np.float32)
@@ -234,19 +236,20 @@ class Dropout(Module):
     Without a ``seed`` every layer gets its own, by the order in which layers are made.
     """
 
-    buffer_names = ("draws",)
+    buffer_names = ("draws", "seed")
 
     def __init__(self, p: float = 0.5, seed: int | None = None) -> None:
         if not 0 <= p < 1:
             raise ValueError(f"Dropout: p must be in [0, 1), not {p}")
-        self.p, self.seed = p, next(_dropout_seeds) if seed is None else seed
+        self.p = p
+        self.seed = np.array(next(_dropout_seeds) if seed is None else seed, np.uint64)
         self.draws = np.zeros((), np.int64)
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop entries of x."""
         if not self.training or self.p == 0:
             return x
-        uniform = Generator(self.seed, stream="dropout", step=int(self.draws)).uniform(x.shape, dtype=x.dtype).data
+        uniform = Generator(int(self.seed), stream="dropout", step=int(self.draws)).uniform(x.shape, dtype=x.dtype).data
         self.draws = self.draws + 1
         return x * ((uniform >= self.p) / np.asarray(1 - self.p, x.dtype))
 
@@ -272,7 +275,7 @@ class Reshape(Module):
     """(N, ...) to (N, *shape)."""
 
     def __init__(self, *shape: int) -> None:
-        self.shape = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        self.shape = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int | np.integer) else shape
 
     def forward(self, x: Tensor) -> Tensor:
         """Give every sample the shape."""

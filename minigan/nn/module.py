@@ -47,13 +47,15 @@ class Module:
                 yield f"{name}.{path}".rstrip("."), module
 
     def named_parameters(self) -> dict[str, Tensor]:
-        """Return every parameter by its path, in the order of definition."""
-        return {
-            f"{path}.{name}".lstrip("."): value
-            for path, module in self.modules()
-            for name, value in vars(module).items()
-            if isinstance(value, Tensor) and value.requires_grad
-        }
+        """Return every parameter by its path, in the order of definition; one that is shared, by its first path."""
+        found: dict[str, Tensor] = {}
+        seen = set()
+        for path, module in self.modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Tensor) and value.requires_grad and value not in seen:
+                    seen.add(value)
+                    found[f"{path}.{name}".lstrip(".")] = value
+        return found
 
     def parameters(self) -> list[Tensor]:
         """Return every parameter, in the order of definition; together they are views of one flat buffer."""

@@ -45,14 +45,16 @@ class Sequential(Module):
         x = Tensor(np.zeros((1, *shape), np.float32))
         modes = {module: module.training for _, module in self.modules()}
         self.eval()
-        with no_grad():
-            for layer in self.layers:
-                x = layer(x)
-                count = sum(p.size for p in layer.named_parameters().values())
-                total += count
-                rows.append((repr(layer), str(x.shape[1:]), f"{count:,}" if count else ""))
-        for module, training in modes.items():
-            module.training = training
+        try:
+            with no_grad():
+                for layer in self.layers:
+                    x = layer(x)
+                    count = sum(p.size for p in layer.named_parameters().values())
+                    total += count
+                    rows.append((repr(layer), str(x.shape[1:]), f"{count:,}" if count else ""))
+        finally:
+            for module, training in modes.items():
+                module.training = training
         rows.append(("total", "", f"{total:,}"))
         left, middle = (max(len(row[i]) for row in rows) for i in (0, 1))
         lines = [f"{a:<{left}}  {b:<{middle}}  {c:>10}".rstrip() for a, b, c in rows]

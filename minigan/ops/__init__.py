@@ -90,18 +90,12 @@ __all__ = [
 ]
 
 
-def _power(x: Tensor, exponent: Any) -> Tensor:
-    if not isinstance(exponent, int | float | np.number):
-        raise TypeError(f"power: the exponent must be a number, not {type(exponent).__name__}: use exp(y * log(x))")
-    return power(x, exponent=exponent.item() if isinstance(exponent, np.number) else exponent)
-
-
 def _compare(ufunc: Any) -> Any:
     return lambda x, y: Tensor(np.asarray(ufunc(raw(x), raw(y))))
 
 
 def _axes(x: Tensor, *axes: Any) -> Tensor:
-    return transpose(x, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes or None)
+    return transpose(x, axes[0] if len(axes) == 1 and not isinstance(axes[0], int | np.integer) else axes or None)
 
 
 def _to(x: Tensor, device: str) -> Tensor:
@@ -123,10 +117,13 @@ for name, method in {
     "__rmul__": lambda x, y: mul(y, x),
     "__truediv__": lambda x, y: div(x, y),
     "__rtruediv__": lambda x, y: div(y, x),
-    "__pow__": _power,
+    "__pow__": power,
     "__matmul__": matmul,
     "__rmatmul__": _swapped(matmul),
     "__neg__": lambda x: neg(x),
+    "__eq__": _compare(np.equal),
+    "__ne__": _compare(np.not_equal),
+    "__hash__": object.__hash__,
     "__lt__": _compare(np.less),
     "__le__": _compare(np.less_equal),
     "__gt__": _compare(np.greater),
@@ -141,7 +138,7 @@ for name, method in {
     "min": min,
     "reshape": reshape,
     "transpose": _axes,
-    "astype": lambda x, dtype: astype(x, dtype=np.dtype(dtype)),
+    "astype": astype,
     "to": _to,
     "sum_to": sum_to,
 }.items():

@@ -11,7 +11,6 @@ import numpy as np
 
 from minigan import kernels
 from minigan.autodiff import primitive
-from minigan.ops.elementwise import raw
 from minigan.tensor import Tensor
 
 Pair = tuple[int, int]
@@ -106,6 +105,3 @@ def conv2d_weight_grad(
     return _conv2d_weight_grad(
         x, y, kernel=pair(kernel, "kernel"), stride=pair(stride, "stride"), padding=pair(padding, "padding")
     )
-
-
-__all__ = ["conv2d", "conv2d_transpose", "conv2d_weight_grad", "pair", "raw"]

@@ -8,7 +8,6 @@ from minigan import kernels
 from minigan.autodiff import primitive
 from minigan.device import xp
 from minigan.ops.elementwise import bias_act_vjp, raw
-from minigan.ops.reduce import sum_to
 from minigan.ops.shape import reshape, transpose
 from minigan.tensor import Tensor
 
@@ -61,6 +60,8 @@ def _dense(x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
     if b is not None and b.shape != (w.shape[1],):
         raise ValueError(f"b has shape {b.shape} but w {w.shape} wants ({w.shape[1]},)")
     _check_dtypes(x, w)
+    if b is not None and b.dtype != x.dtype:
+        raise TypeError(f"x is {x.dtype} but b is {b.dtype}: bring both to one dtype")
     return kernels.dense(x, w, b, activation=activation, slope=slope)
 
 
@@ -92,6 +93,3 @@ def dense(x: Any, w: Any, b: Any = None, *, activation: str = "linear", slope: f
         return _dense(x, w, b, activation=activation, slope=slope)
     y = _dense(reshape(x, (-1, shape[-1] if shape else 1)), w, b, activation=activation, slope=slope)
     return reshape(y, (*shape[:-1], y.shape[1]))
-
-
-__all__ = ["dense", "matmul", "sum_to"]

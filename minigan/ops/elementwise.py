@@ -13,7 +13,7 @@ import numpy as np
 from minigan import kernels
 from minigan.autodiff import primitive
 from minigan.device import xp
-from minigan.tensor import Tensor
+from minigan.tensor import FLOATS, Tensor
 
 
 def constant(array: Any) -> Tensor:
@@ -21,8 +21,15 @@ def constant(array: Any) -> Tensor:
     return Tensor(np.asarray(array))
 
 
+def _require_float(x: Any) -> None:
+    if getattr(x, "dtype", None) not in FLOATS:
+        raise TypeError("x must be an array or Tensor of float32 or float64")
+
+
 def raw(x: Any) -> Any:
-    """Return the array (or number) behind a Tensor, or ``x`` itself."""
+    """Return the array (or number) behind a Tensor, or ``x`` itself; TypeError for lists and tuples."""
+    if isinstance(x, list | tuple):
+        raise TypeError(f"expected a Tensor or an array here, not a {type(x).__name__}: use minigan.tensor")
     return x.data if type(x) is Tensor else x
 
 
@@ -75,21 +82,33 @@ neg.defvjp(lambda g, y, x: -g)
 
 
 @primitive
-def power(x: Any, *, exponent: float) -> Any:
-    """x to a constant exponent; its derivative is 0 everywhere for exponent 0."""
+def _power(x: Any, *, exponent: float) -> Any:
     return x**exponent
 
 
-power.defvjp(lambda g, y, x, *, exponent: g * (exponent * x ** (exponent - 1)) if exponent else g * 0.0)
+_power.defvjp(lambda g, y, x, *, exponent: g * (exponent * power(x, exponent - 1)) if exponent else g * 0.0)
+
+
+def power(x: Any, exponent: float) -> Tensor:
+    """x to a constant exponent; its derivative is 0 everywhere for exponent 0."""
+    if not isinstance(exponent, int | float | np.number):
+        raise TypeError(f"power: the exponent must be a number, not {type(exponent).__name__}: use exp(y * log(x))")
+    return _power(x, exponent=exponent.item() if isinstance(exponent, np.number) else exponent)
 
 
 @primitive
-def astype(x: Any, *, dtype: Any) -> Any:
-    """Return x in another dtype."""
+def _astype(x: Any, *, dtype: Any) -> Any:
     return x.astype(dtype)
 
 
-astype.defvjp(lambda g, y, x, *, dtype: astype(g, dtype=x.dtype))
+_astype.defvjp(lambda g, y, x, *, dtype: _astype(g, dtype=x.dtype))
+
+
+def astype(x: Any, dtype: Any) -> Tensor:
+    """Return x in another dtype; integers and booleans are constants."""
+    dtype = np.dtype(dtype)
+    return _astype(x if dtype in FLOATS else raw(x), dtype=dtype)
+
 
 # --- functions --------------------------------------------------------------------------------------------------------
 
@@ -151,6 +170,7 @@ tanh.defvjp(lambda g, y, x: g * (1.0 - y * y))
 @primitive
 def sigmoid(x: Any) -> Any:
     """σ(x) = 1 / (1 + e^−x), without overflow at any x."""
+    _require_float(x)
     return kernels.bias_act(x, None, activation="sigmoid", slope=0.0)
 
 
@@ -203,7 +223,7 @@ def clip(x: Any, low: float, high: float) -> Tensor:
     """Return x held between ``low`` and ``high``; the derivative is 1 on the bounds, 0 outside."""
     if not low <= high:
         raise ValueError(f"clip: low must not exceed high, got low={low}, high={high}")
-    return _clip(x, low=low, high=high)
+    return _clip(x, low=float(low), high=float(high))
 
 
 @primitive
@@ -228,6 +248,7 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
 @primitive
 def bias_act(x: Any, b: Any, *, activation: str, slope: float) -> Any:
     """act(x + b) as one pass: x (..., C), b (C,) or None; see minigan.kernels.bias_act."""
+    _require_float(x)
     if b is not None and b.shape != x.shape[-1:]:
         raise ValueError(f"b has shape {b.shape} but the last axis of x wants {x.shape[-1:]}")
     return kernels.bias_act(x, b, activation=activation, slope=slope)

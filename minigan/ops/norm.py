@@ -7,7 +7,7 @@ from typing import Any
 from minigan import kernels
 from minigan.autodiff import primitive_with_memo, primitive_with_results
 from minigan.ops.elementwise import sqrt
-from minigan.ops.reduce import mean, sum_to, var
+from minigan.ops.reduce import broadcast_to, mean, sum_to, var
 from minigan.tensor import Tensor
 from minigan.transforms import vjp
 
@@ -60,7 +60,7 @@ def _formula_vjp(part: int) -> Any:
 
 batch_norm_grad.parts[0].defvjp_joint(_formula_vjp(0))
 batch_norm_grad.parts[1].defvjp_joint(_formula_vjp(1))
-batch_norm_grad.parts[2].defvjp(lambda u, out, g, x, gamma, **_: u + g * 0.0, None, None)
+batch_norm_grad.parts[2].defvjp(lambda u, out, g, x, gamma, **_: broadcast_to(u, g.shape), None, None)
 
 
 def batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> Tensor:
@@ -68,4 +68,6 @@ def batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> Tensor:
 
     The batch's mean and biased variance are in the result's ``memo``.
     """
+    if not eps >= 0:
+        raise ValueError(f"batch_norm: eps must be >= 0, not {eps}")
     return _batch_norm(x, gamma, beta, eps=eps)

@@ -70,7 +70,7 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 def broadcast_to(x: Any, shape: tuple[int, ...]) -> Tensor:
     """Repeat x along new axes and axes of length 1 until it has ``shape``."""
-    return _broadcast_to(_as_tensor(x), shape=tuple(shape))
+    return _broadcast_to(_as_tensor(x), shape=tuple(shape) if isinstance(shape, tuple | list) else (int(shape),))
 
 
 def sum_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -24,8 +24,8 @@ _reshape.defvjp(lambda g, y, x, *, shape: _reshape(g, shape=x.shape))
 
 def reshape(x: Any, *shape: Any) -> Tensor:
     """Return x in another shape with as many entries; one length may be −1. Takes a tuple or several ints."""
-    wanted = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
-    return _reshape(x, shape=tuple(wanted))
+    wanted = shape[0] if len(shape) == 1 and not isinstance(shape[0], int | np.integer) else shape
+    return _reshape(x, shape=tuple(int(n) for n in wanted))
 
 
 @primitive
@@ -39,7 +39,7 @@ _transpose.defvjp(lambda g, y, x, *, axes: _transpose(g, axes=tuple(int(i) for i
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     """Permute the axes; reverse them when ``axes`` is not given."""
     ndim = raw(x).ndim
-    order = tuple(reversed(range(ndim))) if axes is None else tuple(int(a) % ndim if ndim else int(a) for a in axes)
+    order = tuple(reversed(range(ndim))) if axes is None else tuple(int(a) + ndim if a < 0 else int(a) for a in axes)
     if sorted(order) != list(range(ndim)):
         raise ValueError(f"transpose(x {raw(x).shape}, axes={axes}): the axes must be a permutation of all {ndim}")
     return _transpose(x, axes=order)
@@ -72,10 +72,16 @@ def _has_arrays(index: Any) -> bool:
 
 
 def _plain_index(index: Any) -> Any:
-    """Replace Tensors and lists by arrays, so that the index is a constant."""
+    """Replace Tensors and sequences by arrays, so that the index is a constant."""
     if isinstance(index, tuple):
-        return tuple(_plain_index(part) for part in index)
-    return np.array(raw(index)) if isinstance(index, Tensor | list | np.ndarray) else index
+        return tuple(_plain_index(list(part) if isinstance(part, tuple) else part) for part in index)
+    if isinstance(index, list) and not index:
+        return np.empty(0, np.intp)
+    return (
+        np.array(index.data if isinstance(index, Tensor) else index)
+        if isinstance(index, Tensor | list | np.ndarray)
+        else index
+    )
 
 
 def getitem(x: Any, index: Any) -> Tensor:
@@ -142,7 +148,7 @@ _pad.defvjp(lambda g, y, x, *, widths: _getitem(g, index=_inside(x.shape, widths
 def pad(x: Any, widths: Sequence[tuple[int, int]]) -> Tensor:
     """Surround x with zeros: ``widths`` gives (before, after) for every axis."""
     shape = raw(x).shape
-    if len(widths) != len(shape) or any(min(pair) < 0 for pair in widths):
+    if not isinstance(widths, list | tuple) or len(widths) != len(shape) or any(min(pair) < 0 for pair in widths):
         raise ValueError(f"pad(x {shape}, widths={widths}): one pair of widths >= 0 for every axis")
     return _pad(x, widths=tuple((int(low), int(high)) for low, high in widths))
 
