@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from minigan import data
-from minigan.gan.metrics import class_shares, frechet_distance
+from minigan.gan.metrics import class_shares, frechet_distance, half_against_half
 
 
 def run(arguments, folder, cache):
@@ -54,6 +54,8 @@ def main():
             shares = class_shares(images, digits.samples, digits.labels)
             rows.append(("Fréchet pixel distance, 2,000 samples", f"{frechet_distance(images, digits.samples):.3f}"))
             rows.append(("share of each class", f"{shares.min():.1%} to {shares.max():.1%}"))
+    halves = [half_against_half(digits.samples, seed) for seed in range(10)]
+    rows.append(("the same between random halves, 10 splits", f"{min(halves):.2f} to {max(halves):.2f}"))
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print("\n| what | figure |\n|---|---|")
     for what, figure in rows:

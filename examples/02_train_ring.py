@@ -1,6 +1,6 @@
 """The two-player game from its parts: eight Gaussians on a circle, and a generator that must find them all.
 
-python examples/02_train_ring.py            # about half a minute, writes ring.png
+python examples/02_train_ring.py            # 4,000 steps, writes ring.png
 python examples/02_train_ring.py --steps 400
 """
 

@@ -1,6 +1,6 @@
 """A DCGAN on real handwritten digits: the main job of the command line, in the library's own words.
 
-python examples/03_train_digits.py            # about a minute, writes digits.png
+python examples/03_train_digits.py            # 3,000 steps, writes digits.png
 python examples/03_train_digits.py --steps 300
 """
 
