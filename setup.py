@@ -6,7 +6,7 @@ from setuptools import setup
 
 HERE = Path(__file__).parent
 
-TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", "build>=1.2"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", "build>=1.2", "setuptools>=77"]
 
 setup(
     name="minigan",
