@@ -45,7 +45,10 @@ class Primitive:
         self.rules = rules
 
     def defvjp_joint(self, rule: Rule) -> None:
-        """Give one rule that returns the cotangents of all arguments at once, where they share their work."""
+        """Give one rule that returns the cotangents of all arguments at once, where they share their work.
+
+        A cotangent may be a function of no arguments, called only where a path leads to its argument.
+        """
         self.joint_rule = rule
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
@@ -143,17 +146,17 @@ def describe_call(name: str, arrays: Sequence[Any], settings: dict[str, Any]) ->
 
 def _path(outputs: Iterable[Tensor], inputs: set[Tensor]) -> list[tuple[Tensor, list[int]]]:
     """Return the nodes between the outputs and the inputs, later ones first, and which arguments lead to an input."""
-    floor = min(x.id for x in inputs)  # what is older than every input cannot depend on one
+    floor = min(x.born for x in inputs)  # what is older than every input cannot depend on one
     seen = {y for y in outputs if y.requires_grad}
     stale: dict[Tensor, Tensor] = {}
     stack = list(seen)
     while stack:
         node = stack.pop()
         for x in node.inputs:
-            if type(x) is Tensor and x.requires_grad and x not in seen:
+            if type(x) is Tensor and x.requires_grad:
                 if x.id > node.id:
                     stale[node] = x
-                elif x.id >= floor:
+                elif x.id >= floor and x not in seen:
                     seen.add(x)
                     stack.append(x)
     on_path: set[Tensor] = set()
@@ -213,8 +216,8 @@ def backward(
             rules = op.joint_rule(cotangent, node, *arguments, **settings) if joint else op.rules
             for i in leading:
                 part = rules[i]
-                if part is not None and not joint:
-                    part = part(cotangent, node, *arguments, **settings)
+                if callable(part):
+                    part = part() if joint else part(cotangent, node, *arguments, **settings)
                 if part is not None:
                     x = arguments[i]
                     if part.data.shape != x.data.shape or part.data.dtype is not x.data.dtype:

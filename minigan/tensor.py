@@ -26,10 +26,11 @@ class Tensor:
     a gradient through a graph made before the change is refused.
 
     ``id`` grows with creation, so inputs have smaller ids than what is made of them: ids are a topological order.
+    ``born`` is the first id, which stays when an optimiser renews the other.
     ``memo`` holds what a kernel found beside the data and its rule uses again (the moments of a batch norm, say).
     """
 
-    __slots__ = ("__weakref__", "data", "id", "inputs", "memo", "op", "requires_grad", "settings")
+    __slots__ = ("__weakref__", "born", "data", "id", "inputs", "memo", "op", "requires_grad", "settings")
 
     __array_ufunc__ = None  # NumPy arrays leave array + tensor to the Tensor
 
@@ -49,7 +50,7 @@ class Tensor:
         self.inputs = inputs
         self.settings = settings
         self.memo = memo
-        self.id = next_id()
+        self.born = self.id = next_id()
 
     @property
     def shape(self) -> tuple[int, ...]:

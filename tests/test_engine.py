@@ -363,6 +363,15 @@ def test_a_graph_older_than_an_update_is_refused():
     assert mg.grad(ops.exp(w * x), w).item() == pytest.approx(3 * np.exp(1.9 * 3))
 
 
+def test_an_old_use_of_a_changed_leaf_is_refused_beside_a_new_one():
+    w = leaf(2.0)
+    old = w * w
+    mg.optim.SGD([w], lr=0.1).step([np.ones(1)])
+    for output in (old + w * w, w * w + old):
+        with pytest.raises(ValueError, match="changed"):
+            mg.grad(output, w)
+
+
 # --- tensors ----------------------------------------------------------------------------------------------------------
 
 

@@ -188,7 +188,7 @@ BUGS = [
     ("padding cut on the other side", "pad", rule("pad", 0, crop)),
     ("slices of a concat in reverse", "concat", joint(PRIMITIVES["concat"], lambda r, *a, **s: r(*a, **s)[::-1])),
     ("a matrix not transposed", "matmul", rule("matmul", 0, lambda right, g, y, x, w: ops.matmul(g, ops.reshape(w, w.shape[:-2] + w.shape[:-3:-1])))),
-    ("a bias gradient averaged", "bias_act", joint(PRIMITIVES["bias_act"], lambda r, g, y, x, b, **s: (r(g, y, x, b, **s)[0], b is not None and r(g, y, x, b, **s)[1] * (b.size / y.size)))),
+    ("a bias gradient averaged", "bias_act", joint(PRIMITIVES["bias_act"], lambda r, g, y, x, b, **s: (r(g, y, x, b, **s)[0], lambda: r(g, y, x, b, **s)[1]() * (b.size / y.size)))),
     ("a slope on the wrong side", "leaky_relu", kernel("bias_act_grad", lambda right, g, y, **s: right(g, -y, **s))),
     ("the derivative of tanh by its input", "bias_act_grad", kernel("bias_act_grad", lambda r, g, y, *, activation, slope: g * (1 - y) if activation == "tanh" else r(g, y, activation=activation, slope=slope))),
     ("batch norm without its mean term", "batch_norm", kernel("batch_norm_grad", norm_without("mean"))),

@@ -67,17 +67,7 @@ def _dense(x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
 
 def _dense_vjp(g: Tensor, y: Tensor, x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
     dv, db = bias_act_vjp(g, y, b, activation, slope)
-    return _Lazy(lambda: _matmul(dv, _swap(w)), lambda: _matmul(_swap(x), dv), lambda: db)
-
-
-class _Lazy:
-    """Cotangents worked out when asked for: a path that does not lead to w never pays for its gradient."""
-
-    def __init__(self, *thunks: Any) -> None:
-        self.thunks = thunks
-
-    def __getitem__(self, i: int) -> Any:
-        return self.thunks[i]()
+    return lambda: _matmul(dv, _swap(w)), lambda: _matmul(_swap(x), dv), db
 
 
 _dense.defvjp_joint(_dense_vjp)

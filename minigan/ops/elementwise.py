@@ -263,7 +263,7 @@ def bias_act_grad(g: Any, y: Any, *, activation: str, slope: float) -> Any:
 def bias_act_vjp(g: Tensor, y: Tensor, b: Any, activation: str, slope: float) -> tuple[Tensor, Any]:
     """Return the cotangents of v = x + b and of b: the second is the first, summed over all axes but the last."""
     dv = bias_act_grad(g, y, activation=activation, slope=slope) if activation != "linear" else g
-    return dv, None if b is None else dv.sum_to(b.shape)
+    return dv, lambda: dv.sum_to(b.shape)
 
 
 def _bias_act_grad_vjp(u: Tensor, out: Tensor, g: Any, y: Any, *, activation: str, slope: float) -> Any:
