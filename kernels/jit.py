@@ -24,9 +24,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read by libgomp when it loads
 
 CHUNK = 1 << 14  # elements of one chunk of a flat loop
-PARALLEL_WORK = (
-    1 << 19
-)  # elements from which two threads beat one (measured: a region costs 12-20 µs in a virtual machine)
+PARALLEL_WORK = 1 << 19  # elements from which two threads beat one: a region costs 12-20 µs (in a virtual machine)
 SERIAL = os.environ.get("MINIGAN_SERIAL") == "1"  # with NUMBA_BOUNDSCHECK=1, which parallel regions ignore
 
 prange = range  # stands for numba.prange, which is put in its place when a loop nest is compiled
@@ -71,7 +69,7 @@ class Loops:
 
     It is compiled for one thread, and with its ``prange`` loops shared among the threads when a call first has enough
     ``work`` to repay opening a parallel region. The choice depends on the size alone, never on the number of threads.
-    Helpers it calls must be ``Loops`` of the same file: Numba's cache follows the defining file only.
+    Numba's cache follows the defining file only, so a loop nest calls no helper of another file.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -94,7 +92,7 @@ class Loops:
         """Return the Numba dispatcher, making it on the first call."""
         with _lock:
             if parallel:
-                self._parallel = self._parallel or self._jit(_load_numba(), parallel and not SERIAL)
+                self._parallel = self._parallel or self._jit(_load_numba(), not SERIAL)
                 return self._parallel
             self._serial = self._serial or self._jit(_load_numba(), False)
             return self._serial
@@ -102,9 +100,6 @@ class Loops:
     def _jit(self, numba: Any, parallel: bool) -> Any:
         global _workqueue
         names = dict(self.function.__globals__)
-        for name in self.function.__code__.co_names:
-            if isinstance(names.get(name), Loops):
-                names[name] = names[name].compile(parallel=False)
         if parallel:
             names["prange"] = numba.prange
             _workqueue = not has_openmp()

@@ -70,11 +70,9 @@ def train(arguments: Sequence[str]) -> int:
     options = parse(Train, arguments)
     if options.config is not None and options.resume:
         raise Refusal("--resume takes the settings from the run folder: take --config away")
-    if options.config is not None:
-        given = Config.from_toml(options.config)
-        options = parse(Train, arguments, Train(**dataclasses.asdict(given)))
-    elif not options.resume:
-        options = parse(Train, arguments, Train(**dataclasses.asdict(Config.preset(options.data))))
+    if not options.resume:
+        base = Config.preset(options.data) if options.config is None else Config.from_toml(options.config)
+        options = parse(Train, arguments, Train(**dataclasses.asdict(base)))
     folder = options.out or Path("runs") / options.data
     run = _resume(folder, arguments) if options.resume else runs.create(folder, _settings(options))
     return _train(run, folder)
@@ -195,7 +193,7 @@ class Sample:
 
 def sample(arguments: Sequence[str]) -> int:
     """Run ``minigan sample``."""
-    from minigan import checkpoint, plot
+    from minigan import checkpoint
     from minigan import run as runs
 
     options = parse(Sample, arguments)
@@ -216,9 +214,7 @@ def sample(arguments: Sequence[str]) -> int:
         arrays: dict[str, Any] = {"images" if images else "points": samples}
         np.savez_compressed(content, **arrays)
     else:
-        title = f"{run.config.data}, step {run.trainer.steps}"
-        drawn = plot.image_grid(samples) if images else plot.scatter(samples, run.trainer.dataset.samples, title)
-        drawn.save(content, format="PNG")
+        run.draw(samples).save(content, format="PNG")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write_atomically(options.out, content.getvalue())
     print(f"{count:,} samples of step {run.trainer.steps} are in {options.out}")

@@ -89,20 +89,20 @@ class Run:
         """Write the samples of this step, from the same latents every time."""
         folder = self.folder / "samples"
         folder.mkdir(exist_ok=True)
-        self._draw(self.trainer.sample(SHOWN if self.trainer.dataset.is_images else POINTS)).save(
-            folder / f"step_{self.trainer.steps:07d}.png"
-        )
+        self._sheet().save(folder / f"step_{self.trainer.steps:07d}.png")
 
-    def _draw(self, samples: np.ndarray) -> Any:
+    def _sheet(self) -> Any:
+        return self.draw(self.trainer.sample(SHOWN if self.trainer.dataset.is_images else POINTS))
+
+    def draw(self, samples: np.ndarray) -> Any:
+        """Return samples as a picture: a grid of images, or a cloud of points over the data."""
         if self.trainer.dataset.is_images:
             return plot.image_grid(samples)
         return plot.scatter(samples, self.trainer.dataset.samples, f"{self.config.data}, step {self.trainer.steps}")
 
     def finish(self) -> None:
         """Write samples.png, curves.png and training.gif from what the run left behind."""
-        self._draw(self.trainer.sample(SHOWN if self.trainer.dataset.is_images else POINTS)).save(
-            self.folder / "samples.png"
-        )
+        self._sheet().save(self.folder / "samples.png")
         if (self.folder / "metrics.csv").exists():
             metrics = plot.read_metrics(self.folder / "metrics.csv")
             plot.curves(metrics, OBJECTIVES[self.config.objective], self.folder / "curves.png")
@@ -146,13 +146,12 @@ def create(folder: Path, config: Config) -> Run:
 def reopen(folder: Path, steps: int | None = None) -> Run:
     """Go back to the newest whole checkpoint of a run; ``steps`` sets a new goal.
 
-    :class:`RunError` where the folder holds no run. What was written after the checkpoint is dropped, so that going on
-    gives the same files as never having stopped.
+    :class:`RunError` where the folder holds no run, or settings were edited. Nothing is written: see :func:`go_on`.
     """
     if not (folder / "config.toml").is_file():
         raise RunError(f"{folder} holds no run: it has no config.toml")
     config = Config.from_toml(folder / "config.toml")
-    if steps is not None and steps != config.steps:
+    if steps is not None:
         config = replace(config, steps=steps)
     run = Run(folder, Trainer(config), [])
     if not checkpoint.find(folder / "checkpoints"):
@@ -171,7 +170,10 @@ def reopen(folder: Path, steps: int | None = None) -> Run:
 
 
 def go_on(run: Run) -> None:
-    """Prepare a reopened run for training: write its goal, and drop rows and pictures later than its checkpoint."""
+    """Prepare a reopened run for training: write its goal, and drop what is later than its checkpoint.
+
+    So going on gives the same files as never having stopped.
+    """
     checkpoint.write_atomically(run.folder / "config.toml", run.config.to_toml().encode())
     _cut_metrics(run.folder / "metrics.csv", run.trainer.steps)
     for step, later in checkpoint.find(run.folder / "checkpoints"):

@@ -113,10 +113,14 @@ def jvp(f: Callable[..., Any], xs: Sequence[Any], tangents: Sequence[Any]) -> tu
     return result, unflatten(result, iter(own(filled, [t.data for _, t in pairs])))
 
 
+def _shape(x: Any) -> tuple[int, ...]:
+    return x.shape if isinstance(x, Tensor) else np.shape(x)
+
+
 def hvp(f: Callable[[Any], Tensor], x: Any, v: Any) -> Any:
     """Return H·v, the Hessian of the one-entry ``f`` at ``x`` times ``v``; x and v may be lists of Tensors."""
     xs, vs = flatten(x), flatten(v)
-    if [np.shape(getattr(a, "data", a)) for a in xs] != [np.shape(getattr(a, "data", a)) for a in vs]:
+    if [_shape(a) for a in xs] != [_shape(a) for a in vs]:
         raise ValueError("hvp: x and v must have the same structure and shapes")
 
     def gradient(*variables: Tensor) -> tuple[Tensor, ...]:

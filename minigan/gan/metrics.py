@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minigan.random import Generator
+
 
 def _flat(samples: np.ndarray) -> np.ndarray:
     samples = np.asarray(samples, dtype=np.float64)
@@ -32,8 +34,6 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 def half_against_half(data: np.ndarray, seed: int = 0) -> float:
     """Return the Fréchet distance of one random half of real data to the other: the floor a generator is held to."""
-    from minigan.random import Generator
-
     order = Generator(seed, stream="shuffle").permutation(len(data))
     half = len(data) // 2
     return frechet_distance(data[order[:half]], data[order[half:]])
