@@ -6,13 +6,13 @@ Importing this package imports neither Numba nor CuPy: both are loaded when a ke
 if __name__ != "minigan.kernels":  # two module objects of one file would mean two registries
     raise ImportError("import the kernels as minigan.kernels, after `pip install -e .` in the checkout")
 
-from minigan.kernels.batch_norm import batch_norm, batch_norm_grad
-from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_grad
+from minigan.kernels.batch_norm import batch_norm, batch_norm_grad, batch_norm_grad_vjp
+from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_grad, bias_act_sums
 from minigan.kernels.conv import conv2d, conv2d_output_shape, conv2d_transpose, conv2d_weight_grad
-from minigan.kernels.dense import dense
 from minigan.kernels.dispatch import Kernel, active, registry, use
 from minigan.kernels.losses import LOSSES, mean_loss
-from minigan.kernels.optimisers import adam_, rmsprop_, sgd_
+from minigan.kernels.matmul import dense, matmul
+from minigan.kernels.optimisers import adam_, rmsprop_, sgd_, squared_norm
 from minigan.kernels.philox import philox_bits_, philox_normal_, philox_uniform_
 
 __all__ = [
@@ -23,13 +23,16 @@ __all__ = [
     "adam_",
     "batch_norm",
     "batch_norm_grad",
+    "batch_norm_grad_vjp",
     "bias_act",
     "bias_act_grad",
+    "bias_act_sums",
     "conv2d",
     "conv2d_output_shape",
     "conv2d_transpose",
     "conv2d_weight_grad",
     "dense",
+    "matmul",
     "mean_loss",
     "philox_bits_",
     "philox_normal_",
@@ -37,5 +40,6 @@ __all__ = [
     "registry",
     "rmsprop_",
     "sgd_",
+    "squared_norm",
     "use",
 ]

@@ -1,11 +1,18 @@
-"""Batch normalisation over all axes but the last (1502.03167), forward and backward.
+"""Batch normalisation over all axes but the last (1502.03167), with the activation that follows it, and its gradients.
 
-    μ_c = mean x,  v_c = mean (x − μ)²,  r = 1/√(v + ε),  x̂ = (x − μ) r,  y = γ x̂ + β
+    μ_c = mean x,  v_c = mean (x − μ)²,  r = 1/√(v + ε),  x̂ = (x − μ) r,  y = act(γ x̂ + β)
 
-    dβ = Σ g     dγ = Σ g x̂     dx = γ r (g − mean g − x̂ · mean(g x̂))
+With g the cotangent of y times act' (0, 1 or the slope, by the sign of y) and P a = a − mean a − x̂ · mean(a x̂), which
+takes out of a what lies along 1 and x̂,
+
+    dβ = Σ g     dγ = Σ g x̂     dx = γ r P g
+
+and, P being its own adjoint, the cotangent u of dx leads to
+
+    dg = γ r P u     dγ = Σ r u P g     dx = −γ r² (mean(g x̂) P u + mean(u x̂) P g + x̂ · mean(u P g))
 
 x (..., C), γ β μ v (C,). The sums run in float64 over chunks of rows of a constant size, added in order: the result
-does not depend on the number of threads. The mean is taken first and the squares about it, so that no digits cancel.
+does not depend on the number of threads. Squares are taken about each chunk's own mean, so that no digits cancel.
 """
 
 from __future__ import annotations
@@ -14,25 +21,42 @@ from typing import Any
 
 import numpy as np
 
+from minigan.kernels.bias_act import bias_act, bias_act_grad, leaky_slope
 from minigan.kernels.dispatch import kernel
 from minigan.kernels.jit import loops, prange
 
-ROWS = 256  # rows of one partial sum
+ROWS = 128  # rows of one partial sum
+
+
+def check_piecewise_linear(activation: str) -> None:
+    """Raise ValueError unless the derivative follows from the sign of y."""
+    if activation not in ("linear", "relu", "leaky_relu"):
+        raise ValueError(f"batch norm is fused with linear, relu and leaky_relu, not {activation}")
 
 
 @kernel
-def batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float) -> Any:
-    """Return (y, μ, v): y (..., C) normalised, and the batch's mean and biased variance (C,)."""
+def batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float, activation: str = "linear", slope: float = 0.0) -> Any:
+    """Return (y, μ, v): y (..., C) normalised and activated, and the batch's mean and biased variance (C,)."""
+    check_piecewise_linear(activation)
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes, dtype=np.float64)
     var = np.square(x - mean).mean(axes)
-    y = gamma * ((x - mean) / np.sqrt(var + eps)) + beta
-    return y.astype(x.dtype), mean.astype(x.dtype), var.astype(x.dtype)
+    y = (gamma * ((x - mean) / np.sqrt(var + eps)) + beta).astype(x.dtype)
+    y = bias_act.implementations["reference"](y, None, activation=activation, slope=slope)
+    return y, mean.astype(x.dtype), var.astype(x.dtype)
+
+
+def _act_grad(g: Any, y: Any, activation: str, slope: float) -> Any:
+    return bias_act_grad.implementations["reference"](g, y, activation=activation, slope=slope)
 
 
 @kernel
-def batch_norm_grad(g: Any, x: Any, gamma: Any, *, mean: Any, var: Any, eps: float) -> Any:
-    """Return (dx, dγ, dβ) for the cotangent g of y, given the mean and variance that batch_norm returned."""
+def batch_norm_grad(
+    g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
+) -> Any:
+    """Return (dx, dγ, dβ) for the cotangent g of y; ``mean`` and ``var`` are those that batch_norm returned."""
+    check_piecewise_linear(activation)
+    g = _act_grad(g, y, activation, slope)
     axes = tuple(range(x.ndim - 1))
     rows = x.size // x.shape[-1]
     r = 1 / np.sqrt(var + x.dtype.type(eps))
@@ -43,88 +67,185 @@ def batch_norm_grad(g: Any, x: Any, gamma: Any, *, mean: Any, var: Any, eps: flo
     return dx.astype(x.dtype), dgamma, dbeta
 
 
+@kernel
+def batch_norm_grad_vjp(
+    u: Any, g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
+) -> Any:
+    """Return the cotangents (dg, dx, dγ) of batch_norm_grad's arguments for the cotangent u of its dx alone."""
+    check_piecewise_linear(activation)
+    inner = _act_grad(g, y, activation, slope)
+    axes = tuple(range(x.ndim - 1))
+    r = 1 / np.sqrt(var + x.dtype.type(eps))
+    xhat = (x - mean) * r
+
+    def average(a: Any) -> Any:
+        return a.mean(axes, dtype=np.float64)
+
+    def project(a: Any) -> Any:
+        return a - average(a) - xhat * average(a * xhat)
+
+    pu, pg = project(u), project(inner)
+    dx = -gamma * r * r * (average(inner * xhat) * pu + average(u * xhat) * pg + xhat * average(u * pg))
+    dgamma = np.sum(r * u * pg, axes)
+    dg = _act_grad((gamma * r * pu).astype(x.dtype), y, activation, slope)
+    return dg, dx.astype(x.dtype), dgamma.astype(x.dtype)
+
+
 def _rows(x: Any) -> Any:
     return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
 
 
-def _partial_sums(x: Any) -> Any:
-    return np.zeros((2, (x.shape[0] + ROWS - 1) // ROWS, x.shape[1]), np.float64)
+def _partial_sums(count: int, x: Any) -> Any:
+    return np.zeros((count, (x.shape[0] + ROWS - 1) // ROWS, x.shape[1]), np.float64)
 
 
 @batch_norm.numba
-def _batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float) -> Any:
+def _batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float, activation: str = "linear", slope: float = 0.0) -> Any:
+    check_piecewise_linear(activation)
     flat = _rows(x)
-    sums = _partial_sums(flat)
-    _sum_loops(flat, sums[0], work=x.size)
-    mean = sums[0].sum(0) / flat.shape[0]
-    _square_loops(flat, mean, sums[1], work=x.size)
-    var = sums[1].sum(0) / flat.shape[0]
+    means, squares = _partial_sums(2, flat)
+    _moments_loops(flat, means, squares, work=x.size)
+    counts = np.full((len(means), 1), ROWS)
+    counts[-1] = len(flat) - ROWS * (len(means) - 1)
+    mean = (counts * means).sum(0) / len(flat)
+    var = (squares + counts * np.square(means - mean)).sum(0) / len(flat)
     scale = gamma / np.sqrt(var + eps)
     shift = beta - mean * scale
     y = np.empty(x.shape, x.dtype)
-    _scale_loops(flat, scale, shift, y.reshape(flat.shape), work=x.size)
+    below = leaky_slope(x.dtype, activation, slope)
+    _scale_loops(flat, scale, shift, below, y.reshape(flat.shape), work=x.size)
     return y, mean.astype(x.dtype), var.astype(x.dtype)
 
 
 @batch_norm_grad.numba
-def _batch_norm_grad(g: Any, x: Any, gamma: Any, *, mean: Any, var: Any, eps: float) -> Any:
-    flat_g, flat_x = _rows(g), _rows(x)
+def _batch_norm_grad(
+    g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
+) -> Any:
+    check_piecewise_linear(activation)
+    flat_g, flat_x, flat_y = _rows(g), _rows(x), _rows(y)
+    below = leaky_slope(x.dtype, activation, slope)
     r = 1 / np.sqrt(var + x.dtype.type(eps))
-    sums = _partial_sums(flat_x)
-    _grad_sum_loops(flat_g, flat_x, mean, r, sums[0], sums[1], work=x.size)
+    sums = _partial_sums(2, flat_x)
+    _grad_sum_loops(flat_g, flat_x, flat_y, below, mean, r, sums[0], sums[1], work=x.size)
     dgamma, dbeta = sums.sum(1).astype(x.dtype)
     dx = np.empty(x.shape, x.dtype)
     rows = x.dtype.type(flat_x.shape[0])
-    _grad_loops(flat_g, flat_x, mean, r, gamma * r, dgamma / rows, dbeta / rows, dx.reshape(flat_x.shape), work=x.size)
+    scale, flat_dx = gamma * r, dx.reshape(flat_x.shape)
+    _grad_loops(flat_g, flat_x, flat_y, below, mean, r, scale, dgamma / rows, dbeta / rows, flat_dx, work=x.size)
     return dx, dgamma, dbeta
 
 
+@batch_norm_grad_vjp.numba
+def _batch_norm_grad_vjp(
+    u: Any, g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
+) -> Any:
+    check_piecewise_linear(activation)
+    flat_u, flat_g, flat_x, flat_y = map(_rows, (u, g, x, y))
+    below = leaky_slope(x.dtype, activation, slope)
+    r = 1 / np.sqrt(var + x.dtype.type(eps))
+    sums = _partial_sums(5, flat_x)
+    _vjp_sum_loops(flat_u, flat_g, flat_x, flat_y, below, mean, r, sums, work=x.size)
+    mean_u, mean_g, mean_ux, mean_gx, mean_ug = sums.sum(1) / len(flat_x)
+    along = mean_ug - mean_u * mean_g - mean_ux * mean_gx  # mean(u P g)
+    dg, dx = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    numbers = np.stack([mean, r, mean_u, mean_g, mean_ux, mean_gx, along, gamma]).astype(x.dtype)
+    shape = flat_x.shape
+    _vjp_loops(flat_u, flat_g, flat_x, flat_y, below, numbers, dg.reshape(shape), dx.reshape(shape), work=x.size)
+    return dg, dx, (r * along * len(flat_x)).astype(x.dtype)
+
+
 @loops
-def _sum_loops(x, total):
-    for chunk in prange(total.shape[0]):
-        sums = total[chunk]
-        for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
+def _moments_loops(x, means, squares):
+    for chunk in prange(means.shape[0]):
+        mean, square = means[chunk], squares[chunk]
+        begin, end = chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)
+        for row in range(begin, end):
             values = x[row]
             for c in range(values.size):
-                sums[c] += values[c]
-
-
-@loops
-def _square_loops(x, mean, total):
-    for chunk in prange(total.shape[0]):
-        sums = total[chunk]
-        for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
+                mean[c] += values[c]
+        for c in range(mean.size):
+            mean[c] /= end - begin
+        for row in range(begin, end):
             values = x[row]
             for c in range(values.size):
                 d = values[c] - mean[c]
-                sums[c] += d * d
+                square[c] += d * d
 
 
 @loops
-def _scale_loops(x, scale, shift, y):
+def _scale_loops(x, scale, shift, slope, y):
+    zero = x.dtype.type(0)
     for chunk in prange((x.shape[0] + ROWS - 1) // ROWS):
         for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
             values, out = x[row], y[row]
-            for c in range(values.size):
-                out[c] = values[c] * scale[c] + shift[c]
+            if slope == 1:
+                for c in range(values.size):
+                    out[c] = values[c] * scale[c] + shift[c]
+            elif slope == 0:
+                for c in range(values.size):
+                    v = values[c] * scale[c] + shift[c]
+                    out[c] = zero if v <= 0 else v
+            else:
+                for c in range(values.size):
+                    v = values[c] * scale[c] + shift[c]
+                    out[c] = v if v > 0 else slope * v
 
 
 @loops
-def _grad_sum_loops(g, x, mean, r, dgamma, dbeta):
+def _grad_sum_loops(g, x, y, slope, mean, r, dgamma, dbeta):
+    one = x.dtype.type(1)
     for chunk in prange(dgamma.shape[0]):
         sums, products = dbeta[chunk], dgamma[chunk]
         for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
-            dy, values = g[row], x[row]
+            dy, values, sign = g[row], x[row], y[row]
             for c in range(values.size):
-                sums[c] += dy[c]
-                products[c] += dy[c] * ((values[c] - mean[c]) * r[c])
+                d = dy[c] * (one if sign[c] > 0 else slope)
+                sums[c] += d
+                products[c] += d * ((values[c] - mean[c]) * r[c])
 
 
 @loops
-def _grad_loops(g, x, mean, r, scale, dgamma, dbeta, dx):
+def _grad_loops(g, x, y, slope, mean, r, scale, dgamma, dbeta, dx):
+    one = x.dtype.type(1)
     for chunk in prange((x.shape[0] + ROWS - 1) // ROWS):
         for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
-            dy, values, out = g[row], x[row], dx[row]
+            dy, values, sign, out = g[row], x[row], y[row], dx[row]
             for c in range(values.size):
                 xhat = (values[c] - mean[c]) * r[c]
-                out[c] = scale[c] * (dy[c] - dbeta[c] - xhat * dgamma[c])
+                out[c] = scale[c] * (dy[c] * (one if sign[c] > 0 else slope) - dbeta[c] - xhat * dgamma[c])
+
+
+@loops
+def _vjp_sum_loops(u, g, x, y, slope, mean, r, sums):
+    one = x.dtype.type(1)
+    for chunk in prange(sums.shape[1]):
+        sum_u, sum_g, sum_ux = sums[0, chunk], sums[1, chunk], sums[2, chunk]
+        sum_gx, sum_ug = sums[3, chunk], sums[4, chunk]
+        for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
+            du, dy, values, sign = u[row], g[row], x[row], y[row]
+            for c in range(values.size):
+                d = dy[c] * (one if sign[c] > 0 else slope)
+                xhat = (values[c] - mean[c]) * r[c]
+                sum_u[c] += du[c]
+                sum_g[c] += d
+                sum_ux[c] += du[c] * xhat
+                sum_gx[c] += d * xhat
+                sum_ug[c] += du[c] * d
+
+
+@loops
+def _vjp_loops(u, g, x, y, slope, numbers, dg, dx):
+    one = x.dtype.type(1)
+    for chunk in prange((x.shape[0] + ROWS - 1) // ROWS):
+        mean, r, mean_u, mean_g = numbers[0], numbers[1], numbers[2], numbers[3]
+        mean_ux, mean_gx, along, gamma = numbers[4], numbers[5], numbers[6], numbers[7]
+        for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
+            du, dy, values, sign, out_g, out_x = u[row], g[row], x[row], y[row], dg[row], dx[row]
+            for c in range(values.size):
+                passed = one if sign[c] > 0 else slope
+                xhat = (values[c] - mean[c]) * r[c]
+                pu = du[c] - mean_u[c] - xhat * mean_ux[c]
+                pg = dy[c] * passed - mean_g[c] - xhat * mean_gx[c]
+                scale = gamma[c] * r[c]
+                out_g[c] = scale * pu * passed
+                out_x[c] = -scale * r[c] * (mean_gx[c] * pu + mean_ux[c] * pg + xhat * along[c])

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import CHUNK, loops, prange
+from minigan.kernels.jit import CHUNK, helper, loops, prange
+from minigan.kernels.lanes import bias_leaky_run
 
+ROWS = 64  # rows whose sums are taken in their own dtype, before float64 adds them up
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "tanh", "sigmoid")
 
 
@@ -63,6 +65,13 @@ def bias_act_grad(g: Any, y: Any, *, activation: str, slope: float) -> Any:
     return np.where(y > 0, g, g * slope if activation == "leaky_relu" and slope != 0 else 0).astype(g.dtype, copy=False)
 
 
+@kernel
+def bias_act_sums(g: Any, y: Any, *, activation: str, slope: float) -> Any:
+    """Return (g · dy/dv, its sum over all axes but the last): the gradients with respect to x and to b."""
+    dv = bias_act_grad.implementations["reference"](g, y, activation=activation, slope=slope)
+    return dv, dv.sum(tuple(range(g.ndim - 1)), dtype=np.float64).astype(g.dtype)
+
+
 @bias_act.numba
 def _bias_act(x: Any, b: Any, *, activation: str, slope: float) -> Any:
     check_activation(activation, slope)
@@ -71,54 +80,49 @@ def _bias_act(x: Any, b: Any, *, activation: str, slope: float) -> Any:
     return y
 
 
+def leaky_slope(dtype: Any, activation: str, slope: float) -> Any:
+    """Return s where the activation is y = v > 0 ? v : s·v: 1 for linear and for those that :func:`finish` applies."""
+    return dtype.type(slope if activation == "leaky_relu" else 0 if activation == "relu" else 1)
+
+
+def finish(y: Any, activation: str) -> None:
+    """Apply tanh or sigmoid in place: NumPy's are faster than what Numba makes of theirs."""
+    if activation == "tanh":
+        np.tanh(y, out=y)
+    elif activation == "sigmoid":
+        y[...] = sigmoid(y)
+
+
 def bias_act_into(x: Any, b: Any, y: Any, activation: str, slope: float) -> None:
     """Write act(x + b) into the C-contiguous y, which may be x itself."""
     if activation in ("tanh", "sigmoid"):
-        v = x if b is None else np.add(x, b, out=y)
-        if activation == "tanh":
-            np.tanh(v, out=y)
-        else:
-            y[...] = sigmoid(v)
+        np.copyto(y, x) if b is None else np.add(x, b, out=y)
+        finish(y, activation)
         return
-    # the three others are one function: y = v > 0 ? v : slope·v with slope 1 for linear, and 0 for relu
-    below = x.dtype.type({"linear": 1.0, "relu": 0.0}.get(activation, slope))
-    x = np.ascontiguousarray(x)
-    if b is None:
-        _leaky_loops(x.reshape(-1), below, y.reshape(-1), work=x.size)
-    else:
-        rows = (-1, max(1, b.size))
-        _bias_leaky_loops(x.reshape(rows), np.ascontiguousarray(b), below, y.reshape(rows), work=x.size)
-
-
-@loops
-def _leaky_loops(x, slope, y):
-    zero = x.dtype.type(0)
-    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
-        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
-        v, out = x[part], y[part]
-        if slope != 0:
-            for i in range(v.size):
-                out[i] = v[i] if v[i] > 0 else slope * v[i]
-        else:
-            for i in range(v.size):
-                out[i] = zero if v[i] <= 0 else v[i]  # NaN stays NaN, and −inf gives 0
+    below = leaky_slope(x.dtype, activation, slope)
+    x, b = np.ascontiguousarray(x), b if b is None else np.ascontiguousarray(b)
+    _bias_leaky_loops(x.reshape(-1), x.reshape(-1)[:0] if b is None else b, below, y.reshape(-1), work=x.size)
 
 
 @loops
 def _bias_leaky_loops(x, b, slope, y):
-    zero = x.dtype.type(0)
-    rows = max(1, CHUNK // b.size)
-    for chunk in prange((x.shape[0] + rows - 1) // rows):
-        for row in range(chunk * rows, min(x.shape[0], (chunk + 1) * rows)):
-            v, out = x[row], y[row]
-            if slope != 0:
-                for c in range(v.size):
-                    t = v[c] + b[c]
-                    out[c] = t if t > 0 else slope * t
-            else:
-                for c in range(v.size):
-                    t = v[c] + b[c]
-                    out[c] = zero if t <= 0 else t
+    channels = b.size if b.size else CHUNK
+    rows = max(1, CHUNK // channels)
+    for chunk in prange((x.size + rows * channels - 1) // (rows * channels)):
+        end = min(x.size, (chunk + 1) * rows * channels)
+        for at in range(chunk * rows * channels, end, channels):
+            bias_leaky_run(y, at, x, at, b if b.size else x, 0 if b.size else at, b.size > 0, slope, min(channels, end - at))
+
+
+@helper
+def bias_leaky(y, at, rows, channels, stride, b, b_at, slope):
+    """Apply v > 0 ? v : slope·v with v = y + b in place, to ``rows`` runs of channels from ``at`` on; b may be empty."""
+    if b.size:
+        for place in range(at, at + rows * stride, stride):
+            bias_leaky_run(y, place, y, place, b, b_at, True, slope, channels)
+    elif slope != 1:
+        for place in range(at, at + rows * stride, stride):
+            bias_leaky_run(y, place, y, place, y, place, False, slope, channels)
 
 
 @bias_act_grad.numba
@@ -145,3 +149,37 @@ def _leaky_grad_loops(g, y, slope, out):
         else:
             for i in range(dy.size):
                 dv[i] = dy[i] if value[i] > 0 else zero
+
+
+@bias_act_sums.numba
+def _bias_act_sums(g: Any, y: Any, *, activation: str, slope: float) -> Any:
+    check_activation(activation, slope)
+    if activation not in ("relu", "leaky_relu") or not g.size:
+        return bias_act_sums.implementations["reference"](g, y, activation=activation, slope=slope)
+    channels = g.shape[-1]
+    dv = np.empty(g.shape, g.dtype)
+    sums = np.zeros((-(-g.size // channels // ROWS), channels), g.dtype)
+    flat_g, flat_y = (np.ascontiguousarray(a).reshape(-1, channels) for a in (g, y))
+    _leaky_sums_loops(
+        flat_g, flat_y, leaky_slope(g.dtype, activation, slope), dv.reshape(flat_g.shape), sums, work=g.size
+    )
+    return dv, sums.sum(0, dtype=np.float64).astype(g.dtype)
+
+
+@loops
+def _leaky_sums_loops(g, y, slope, dv, sums):
+    zero = g.dtype.type(0)
+    for chunk in prange(sums.shape[0]):
+        total = sums[chunk]
+        for row in range(chunk * ROWS, min(g.shape[0], (chunk + 1) * ROWS)):
+            dy, value, out = g[row], y[row], dv[row]
+            if slope != 0:
+                for c in range(dy.size):
+                    d = dy[c] if value[c] > 0 else slope * dy[c]
+                    out[c] = d
+                    total[c] += d
+            else:
+                for c in range(dy.size):
+                    d = dy[c] if value[c] > 0 else zero
+                    out[c] = d
+                    total[c] += d

@@ -5,10 +5,10 @@
     y[n, p, q, o] = Σ_{i, j, c}  x[n, s·p + i − pad, s'·q + j − pad', c] · w[i, j, c, o]         (x is 0 outside)
 
 x (N, H, W, Cin), w (kh, kw, Cin, Cout), y (N, OH, OW, Cout), OH = ⌊(H + 2·pad − kh) / s⌋ + 1; stride and padding are
-pairs (vertical, horizontal). The fast version unrolls patches into rows (im2col), so that each of the three is one
-matrix product: with P = patches(x) of shape (N·OH·OW, kh·kw·Cin),
+pairs (vertical, horizontal). The first two can add a bias and apply an activation of bias_act on the way out.
 
-    conv2d = P w        conv2d_weight_grad = Pᵀ y        conv2d_transpose = scatter of y wᵀ, the adjoint of patches
+The fast versions share one interface: minigan.kernels.winograd where it knows a geometry, minigan.kernels.im2col for
+the rest, and a plain matrix product where x is its own matrix of patches.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from minigan.kernels import im2col, winograd
+from minigan.kernels.bias_act import bias_act, bias_act_into, check_activation, finish, leaky_slope
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import loops, prange
+from minigan.kernels.matmul import product
 
 Pair = tuple[int, int]
 
@@ -64,26 +66,39 @@ def _taps(kernel: Pair, stride: Pair, out: Pair) -> Any:
 
 
 @kernel
-def conv2d(x: Any, w: Any, *, stride: Pair, padding: Pair) -> Any:
-    """Correlate x (N, H, W, Cin) with w (kh, kw, Cin, Cout): returns (N, OH, OW, Cout)."""
+def conv2d(
+    x: Any, w: Any, b: Any = None, *, stride: Pair, padding: Pair, activation: str = "linear", slope: float = 0.0
+) -> Any:
+    """Correlate x (N, H, W, Cin) with w (kh, kw, Cin, Cout), add b (Cout,), apply an activation: (N, OH, OW, Cout)."""
     check_channels("x", x.shape[3], w.shape[2])
     out = conv2d_output_shape(x.shape[1:3], w.shape[:2], stride, padding)
     padded = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
     y = np.zeros((x.shape[0], *out, w.shape[3]), x.dtype)
     for i, j, rows, columns in _taps(w.shape[:2], stride, out):
         y += padded[:, rows, columns] @ w[i, j]
-    return y
+    return bias_act.implementations["reference"](y, b, activation=activation, slope=slope)
 
 
 @kernel
-def conv2d_transpose(y: Any, w: Any, *, stride: Pair, padding: Pair, output_padding: Pair) -> Any:
-    """Adjoint of conv2d in x: y (N, OH, OW, Cout), w (kh, kw, Cin, Cout) give (N, H, W, Cin)."""
+def conv2d_transpose(
+    y: Any,
+    w: Any,
+    b: Any = None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    output_padding: Pair,
+    activation: str = "linear",
+    slope: float = 0.0,
+) -> Any:
+    """Adjoint of conv2d in x: y (N, OH, OW, Cout), w (kh, kw, Cin, Cout) give (N, H, W, Cin); b (Cin,), activation."""
     check_channels("y", y.shape[3], w.shape[3])
     h, v = transposed_size(y.shape[1:3], w.shape[:2], stride, padding, output_padding)
     padded = np.zeros((y.shape[0], h + 2 * padding[0], v + 2 * padding[1], w.shape[2]), y.dtype)
     for i, j, rows, columns in _taps(w.shape[:2], stride, y.shape[1:3]):
         padded[:, rows, columns] += y @ w[i, j].T
-    return padded[:, padding[0] : padding[0] + h, padding[1] : padding[1] + v].copy()
+    x = padded[:, padding[0] : padding[0] + h, padding[1] : padding[1] + v]
+    return bias_act.implementations["reference"](x, b, activation=activation, slope=slope).copy()
 
 
 @kernel
@@ -104,74 +119,88 @@ def check_output(x: Any, y: Any, kernel: Pair, stride: Pair, padding: Pair) -> N
         raise ValueError(f"y has (N, OH, OW) = {y.shape[:3]} but conv2d makes {(x.shape[0], *out)} of x {x.shape}")
 
 
+# --- the fast versions ------------------------------------------------------------------------------------------------
+
+
+def _patches_are_rows(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> bool:
+    """Return whether x reshaped to rows is its matrix of patches: one patch an image, or one a pixel."""
+    return padding == (0, 0) and (kernel == size or kernel == stride == (1, 1))
+
+
+def _no_bias(x: Any, b: Any) -> Any:
+    return np.empty(0, x.dtype) if b is None else np.ascontiguousarray(b)
+
+
 @conv2d.numba
-def _conv2d(x: Any, w: Any, *, stride: Pair, padding: Pair) -> Any:
+def _conv2d(
+    x: Any, w: Any, b: Any = None, *, stride: Pair, padding: Pair, activation: str = "linear", slope: float = 0.0
+) -> Any:
     check_channels("x", x.shape[3], w.shape[2])
-    out = conv2d_output_shape(x.shape[1:3], w.shape[:2], stride, padding)
-    rows = _patches(x, w.shape[:2], stride, padding, out)
-    y = np.empty((x.shape[0], *out, w.shape[3]), x.dtype)
-    np.matmul(rows, w.reshape(-1, w.shape[3]), out=y.reshape(-1, w.shape[3]))
+    check_activation(activation, slope)
+    out, kernel, c_out = conv2d_output_shape(x.shape[1:3], w.shape[:2], stride, padding), w.shape[:2], w.shape[3]
+    y = np.empty((x.shape[0], *out, c_out), x.dtype)
+    if not y.size:
+        return y
+    b, below = _no_bias(x, b), leaky_slope(x.dtype, activation, slope)
+    form = winograd.find_form(kernel, stride, w.shape[2:], len(x), out)
+    if _patches_are_rows(x.shape[1:3], kernel, stride, padding):
+        rows = x.reshape(y.size // c_out, -1)
+        product(rows, w.reshape(-1, c_out), b, below, y.reshape(-1, c_out))
+    elif form is not None:
+        winograd.conv2d(x, w, b, below, stride[0], padding, form, y)
+    else:
+        im2col.conv2d(x, w, b, below, stride, padding, y)
+    finish(y, activation)
     return y
 
 
 @conv2d_transpose.numba
-def _conv2d_transpose(y: Any, w: Any, *, stride: Pair, padding: Pair, output_padding: Pair) -> Any:
+def _conv2d_transpose(
+    y: Any,
+    w: Any,
+    b: Any = None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    output_padding: Pair,
+    activation: str = "linear",
+    slope: float = 0.0,
+) -> Any:
     check_channels("y", y.shape[3], w.shape[3])
-    size = transposed_size(y.shape[1:3], w.shape[:2], stride, padding, output_padding)
-    rows = np.matmul(y.reshape(-1, y.shape[3]), w.reshape(-1, w.shape[3]).T)
-    x = np.zeros((y.shape[0], *size, w.shape[2]), y.dtype)
-    _scatter_loops(rows, *w.shape[:2], *stride, *padding, *y.shape[1:3], x, work=rows.size)
+    check_activation(activation, slope)
+    kernel, (c_in, c_out) = w.shape[:2], w.shape[2:]
+    size = transposed_size(y.shape[1:3], kernel, stride, padding, output_padding)
+    x = np.empty((y.shape[0], *size, c_in), y.dtype)
+    if not x.size:
+        return x
+    b, below = _no_bias(y, b), leaky_slope(y.dtype, activation, slope)
+    form = winograd.find_form(kernel, stride, (c_in, c_out), len(y), y.shape[1:3])
+    if _patches_are_rows(size, kernel, stride, padding):
+        rows = x.reshape(y.size // c_out, -1)
+        product(y.reshape(-1, c_out), w.reshape(-1, c_out).T, b[:0], below if not b.size else below.dtype.type(1), rows)
+        if b.size:
+            bias_act_into(x, b, x, "leaky_relu", below)
+    elif form is not None:
+        winograd.conv2d_transpose(y, w, b, below, stride[0], padding, form, x)
+    else:
+        im2col.conv2d_transpose(y, w, b, below, stride, padding, x)
+    finish(x, activation)
     return x
 
 
 @conv2d_weight_grad.numba
 def _conv2d_weight_grad(x: Any, y: Any, *, kernel: Pair, stride: Pair, padding: Pair) -> Any:
     check_output(x, y, kernel, stride, padding)
-    rows = _patches(x, kernel, stride, padding, y.shape[1:3])
-    w = np.empty((*kernel, x.shape[3], y.shape[3]), x.dtype)
-    np.matmul(rows.T, y.reshape(-1, y.shape[3]), out=w.reshape(-1, y.shape[3]))
+    c_in, c_out = x.shape[3], y.shape[3]
+    w = np.empty((*kernel, c_in, c_out), x.dtype)
+    form = winograd.find_form(kernel, stride, (c_in, c_out), len(y), y.shape[1:3])
+    if not (w.size and y.size):
+        w[...] = 0
+    elif _patches_are_rows(x.shape[1:3], kernel, stride, padding):
+        rows = x.reshape(y.size // c_out, -1)
+        product(rows.T, y.reshape(-1, c_out), w[0, 0, 0, :0], x.dtype.type(1), w.reshape(-1, c_out))
+    elif form is not None:
+        winograd.conv2d_weight_grad(x, y, stride[0], padding, form, w)
+    else:
+        im2col.conv2d_weight_grad(x, y, stride, padding, w)
     return w
-
-
-def _patches(x: Any, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -> Any:
-    """Unroll the patches of x into rows: (N·OH·OW, kh·kw·C)."""
-    rows = np.empty((x.shape[0] * out[0] * out[1], kernel[0] * kernel[1] * x.shape[3]), x.dtype)
-    _patches_loops(np.ascontiguousarray(x), *kernel, *stride, *padding, *out, rows, work=rows.size)
-    return rows
-
-
-@loops
-def _patches_loops(x, kh, kw, sh, sw, ph, pw, oh, ow, rows):
-    n_images, h, w, channels = x.shape
-    for line in prange(n_images * oh):  # one line of outputs
-        n = line // oh
-        top = (line % oh) * sh - ph
-        for q in range(ow):
-            left = q * sw - pw
-            row = rows[line * ow + q]
-            for i in range(kh):
-                for j in range(kw):
-                    at = (i * kw + j) * channels
-                    if 0 <= top + i < h and 0 <= left + j < w:
-                        for c in range(channels):
-                            row[at + c] = x[n, top + i, left + j, c]
-                    else:
-                        for c in range(channels):
-                            row[at + c] = 0
-
-
-@loops
-def _scatter_loops(rows, kh, kw, sh, sw, ph, pw, oh, ow, x):
-    n_images, h, w, channels = x.shape
-    for n in prange(n_images):  # one image a thread: no two threads add to one place
-        for p in range(oh):
-            for q in range(ow):
-                row = rows[(n * oh + p) * ow + q]
-                for i in range(kh):
-                    for j in range(kw):
-                        y0 = p * sh - ph + i
-                        x0 = q * sw - pw + j
-                        if 0 <= y0 < h and 0 <= x0 < w:
-                            at = (i * kw + j) * channels
-                            for c in range(channels):
-                                x[n, y0, x0, c] += row[at + c]

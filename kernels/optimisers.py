@@ -19,6 +19,8 @@ import numpy as np
 from minigan.kernels.dispatch import kernel
 from minigan.kernels.jit import CHUNK, loops, prange
 
+LANES = 16
+
 
 def _average(p: Any, ema: Any, decay: float) -> None:
     if ema.size:
@@ -70,8 +72,37 @@ def adam_(
     _average(p, ema, decay)
 
 
+@kernel
+def squared_norm(g: Any) -> float:
+    """Return Σ g², summed in float64."""
+    return float(np.square(g, dtype=np.float64).sum())
+
+
 def _scalars(p: Any, *values: float) -> tuple[Any, ...]:
     return tuple(p.dtype.type(value) for value in values)
+
+
+@squared_norm.numba
+def _squared_norm(g: Any) -> float:
+    sums = np.zeros((g.size + CHUNK - 1) // CHUNK, np.float64)
+    _square_loops(g, sums, work=g.size)
+    return float(sums.sum())
+
+
+@loops
+def _square_loops(g, sums):
+    for chunk in prange(sums.size):
+        part = g[chunk * CHUNK : (chunk + 1) * CHUNK]
+        totals = np.zeros(LANES, np.float64)  # a sum for each lane, so that the additions need not wait for one another
+        whole = part.size // LANES * LANES
+        for at in range(0, whole, LANES):
+            for lane in range(LANES):
+                value = np.float64(part[at + lane])
+                totals[lane] += value * value
+        for at in range(whole, part.size):
+            totals[0] += np.float64(part[at]) * np.float64(part[at])
+        for lane in range(LANES):
+            sums[chunk] += totals[lane]
 
 
 @sgd_.numba

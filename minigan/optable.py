@@ -12,9 +12,25 @@ from typing import Any
 import numpy as np
 
 from minigan import kernels, ops
-from minigan.ops.elementwise import bias_act_grad
+from minigan.ops.bias_act import bias_act_grad, bias_act_sums
 from minigan.ops.loss import loss_slope
-from minigan.ops.norm import batch_norm_grad
+from minigan.ops.norm import batch_norm_grad, batch_norm_grad_vjp
+from minigan.references import (
+    np_act,
+    np_act_grad,
+    np_batch_norm,
+    np_batch_norm_grad,
+    np_batch_norm_grad_vjp,
+    np_conv2d,
+    np_conv2d_act,
+    np_conv2d_transpose,
+    np_conv2d_transpose_act,
+    np_conv2d_weight_grad,
+    np_loss,
+    np_loss_slope,
+    np_scatter,
+    np_sigmoid,
+)
 from minigan.transforms import vjp
 
 
@@ -108,120 +124,6 @@ def _reduction(name: str, op: Any, reference: Any, values: str = "real", covers:
     return Row(name, op, reference, make, (covers or name,), linear=linear)
 
 
-# --- references that NumPy does not have ------------------------------------------------------------------------------
-
-
-def np_sigmoid(x: Any) -> Any:
-    """1 / (1 + e^−x)."""
-    return np.exp(-np.logaddexp(0, -x))
-
-
-def np_act(v: Any, activation: str, slope: float) -> Any:
-    """Apply an activation by name."""
-    functions = {
-        "linear": lambda: v,
-        "relu": lambda: np.maximum(v, 0),
-        "leaky_relu": lambda: np.where(v > 0, v, slope * v),
-        "tanh": lambda: np.tanh(v),
-        "sigmoid": lambda: np_sigmoid(v),
-    }
-    return functions[activation]()
-
-
-def np_act_grad(g: Any, y: Any, activation: str, slope: float) -> Any:
-    """g times the derivative of an activation, by its result y."""
-    functions = {
-        "linear": lambda: g,
-        "relu": lambda: g * (y > 0),
-        "leaky_relu": lambda: g * np.where(y > 0, 1.0, slope),
-        "tanh": lambda: g * (1 - y**2),
-        "sigmoid": lambda: g * y * (1 - y),
-    }
-    return functions[activation]()
-
-
-def np_conv2d(x: Any, w: Any, stride: Any, padding: Any) -> Any:
-    """Correlation by its definition, one output place at a time."""
-    (sh, sw), (ph, pw) = stride, padding
-    x = np.pad(x, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
-    kh, kw = w.shape[:2]
-    out = [[np.tensordot(x[:, i : i + kh, j : j + kw], w, 3) for j in range(0, x.shape[2] - kw + 1, sw)]
-           for i in range(0, x.shape[1] - kh + 1, sh)]  # fmt: skip
-    return np.array(out).transpose(2, 0, 1, 3)
-
-
-def np_conv2d_transpose(y: Any, w: Any, stride: Any, padding: Any, output_padding: Any) -> Any:
-    """Transposed convolution by spreading every place of y over the kernel's window."""
-    (sh, sw), (ph, pw) = stride, padding
-    kh, kw, c_in, _ = w.shape
-    h, v = (y.shape[1] - 1) * sh + kh + output_padding[0], (y.shape[2] - 1) * sw + kw + output_padding[1]
-    x = np.zeros((y.shape[0], h, v, c_in))
-    for i, j in np.ndindex(y.shape[1:3]):
-        x[:, i * sh : i * sh + kh, j * sw : j * sw + kw] += np.einsum("no,abco->nabc", y[:, i, j], w)
-    return x[:, ph : h - ph, pw : v - pw]
-
-
-def np_conv2d_weight_grad(x: Any, y: Any, kernel: Any, stride: Any, padding: Any) -> Any:
-    """Weight gradient by summing the outer products of windows and outputs."""
-    (sh, sw), (ph, pw) = stride, padding
-    x = np.pad(x, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
-    w = np.zeros((*kernel, x.shape[3], y.shape[3]))
-    for i, j in np.ndindex(y.shape[1:3]):
-        w += np.einsum("nabc,no->abco", x[:, i * sh : i * sh + kernel[0], j * sw : j * sw + kernel[1]], y[:, i, j])
-    return w
-
-
-def np_batch_norm(x: Any, gamma: Any, beta: Any, eps: float) -> Any:
-    """Normalise over all axes but the last."""
-    axes = tuple(range(x.ndim - 1))
-    return gamma * (x - x.mean(axes)) / np.sqrt(x.var(axes) + eps) + beta
-
-
-def np_batch_norm_grad(g: Any, x: Any, gamma: Any, eps: float) -> Any:
-    """Gradients of batch norm by the matrix of its Jacobian: ∂x̂ᵢ/∂xⱼ = r (δᵢⱼ − 1/n − x̂ᵢ x̂ⱼ/n)."""
-    axes = tuple(range(x.ndim - 1))
-    n = x.size // x.shape[-1]
-    r = 1 / np.sqrt(x.var(axes) + eps)
-    xhat = ((x - x.mean(axes)) * r).reshape(n, -1)
-    rows = g.reshape(n, -1)
-    dx = np.stack(
-        [
-            gamma[c] * r[c] * (np.eye(n) - 1 / n - np.outer(xhat[:, c], xhat[:, c]) / n) @ rows[:, c]
-            for c in range(x.shape[-1])
-        ],
-        axis=1,
-    )
-    return dx.reshape(x.shape), (rows * xhat).sum(0), rows.sum(0)
-
-
-def np_loss(s: Any, loss: str) -> Any:
-    """Mean of a pointwise loss, from its definition."""
-    functions = {
-        "softplus": lambda: np.logaddexp(0, s),
-        "softplus_neg": lambda: np.logaddexp(0, -s),
-        "square": lambda: 0.5 * s**2,
-        "square_to_one": lambda: 0.5 * (s - 1) ** 2,
-        "hinge_fake": lambda: np.maximum(0, 1 + s),
-        "hinge_real": lambda: np.maximum(0, 1 - s),
-        "linear": lambda: s,
-    }
-    return np.mean(functions[loss]())
-
-
-def np_loss_slope(s: Any, loss: str) -> Any:
-    """Derivative of np_loss."""
-    functions = {
-        "softplus": lambda: np_sigmoid(s),
-        "softplus_neg": lambda: -np_sigmoid(-s),
-        "square": lambda: s,
-        "square_to_one": lambda: s - 1,
-        "hinge_fake": lambda: 1.0 * (s > -1),
-        "hinge_real": lambda: -1.0 * (s < 1),
-        "linear": lambda: np.ones_like(s),
-    }
-    return functions[loss]() / s.size
-
-
 # --- cases ------------------------------------------------------------------------------------------------------------
 
 
@@ -302,6 +204,26 @@ def _conv_transpose_case(d: Draw) -> Case:
     return Case([y, w], {**settings, "output_padding": extra})
 
 
+def _with_act(d: Draw, case: Case, channels: int) -> Case:
+    """Give a convolution a bias and an activation; one with a kink gets a bias that keeps every sum clear of it."""
+    settings = _activation(d)
+    (x, w), b = case.args, d.choice([None, d.real(channels)])
+    if settings["activation"] in ("relu", "leaky_relu"):
+        x, w = x.clip(-1, 1) / x[0].size, w.clip(-1, 1)
+        b = np.where(np.arange(channels) % 2, 2.0, -2.0)
+    return Case([x, w, b], {**case.settings, **settings})
+
+
+def _conv_act_case(d: Draw) -> Case:
+    case = _conv_case(d)
+    return _with_act(d, case, case.args[1].shape[3])
+
+
+def _conv_transpose_act_case(d: Draw) -> Case:
+    case = _conv_transpose_case(d)
+    return _with_act(d, case, case.args[1].shape[2])
+
+
 def _conv_weight_case(d: Draw) -> Case:
     x, w, y, settings = _conv_arrays(d)
     return Case([x, y], {"kernel": w.shape[:2], **settings})
@@ -319,11 +241,27 @@ def _batch_norm_grad_case(d: Draw) -> Case:
     return Case([d.real(*case.args[0].shape), *case.args[:2]], case.settings)
 
 
-def batch_norm_grad_op(g: Any, x: Any, gamma: Any, *, eps: float) -> Any:
-    """batch_norm_grad with the moments that its forward pass would have found."""
+def _forward_of(x: Any, eps: float) -> dict[str, Any]:
+    """What a batch norm of x would have found and its gradients ask for."""
     array = getattr(x, "data", x)
     axes = tuple(range(array.ndim - 1))
-    return batch_norm_grad(g, x, gamma, eps=eps, moments=(array.mean(axes), array.var(axes)))
+    moments = array.mean(axes), array.var(axes)
+    return {"moments": moments, "y": array, "eps": eps, "activation": "linear", "slope": 0.0}
+
+
+def batch_norm_grad_op(g: Any, x: Any, gamma: Any, *, eps: float) -> Any:
+    """batch_norm_grad with the moments that its forward pass would have found."""
+    return batch_norm_grad(g, x, gamma, **_forward_of(x, eps))
+
+
+def batch_norm_grad_vjp_op(u: Any, g: Any, x: Any, gamma: Any, *, eps: float) -> Any:
+    """batch_norm_grad_vjp with the moments that its forward pass would have found."""
+    return batch_norm_grad_vjp(u, g, x, gamma, **_forward_of(x, eps))
+
+
+def _batch_norm_grad_vjp_case(d: Draw) -> Case:
+    case = _batch_norm_grad_case(d)
+    return Case([d.real(*case.args[0].shape), *case.args], case.settings)
 
 
 def _loss_case(d: Draw) -> Case:
@@ -356,15 +294,6 @@ def _scatter_case(d: Draw) -> Case:
     case = _index_case(d)
     x, index = case.args[0], case.settings["index"]
     return Case([d.real(*x[index].shape)], {"index": index, "shape": x.shape})
-
-
-def np_scatter(x: Any, index: Any, shape: Any) -> Any:
-    """Add x into zeros, place by place."""
-    out = np.zeros(shape)
-    places = np.arange(out.size).reshape(shape)[index]
-    for place, value in zip(places.reshape(-1), np.asarray(x).reshape(-1), strict=True):
-        out.reshape(-1)[place] += value
-    return out
 
 
 def _several(d: Draw) -> Case:
@@ -460,6 +389,10 @@ ROWS: tuple[Row, ...] = (
         _bias_act_case, ("bias_act",), 3),
     Row("bias_act_grad", bias_act_grad, np_act_grad,
         lambda d: Case([d.real(3, 2), 0.3 * d.off_zero(3, 2)], _activation(d)), ("bias_act_grad",)),
+    Row("bias_act_sums", bias_act_sums,
+        lambda g, y, **kind: (np_act_grad(g, y, **kind), np_act_grad(g, y, **kind).sum(0)),
+        lambda d: Case([d.real(3, 2), 0.3 * d.off_zero(3, 2)], _activation(d)),
+        ("bias_act_sums[0]", "bias_act_sums[1]")),
     _reduction("sum", ops.sum, np.sum, linear=True),
     _reduction("mean", ops.mean, np.mean, covers="sum", linear=True),
     _reduction("var", ops.var, np.var, covers="sum"),
@@ -485,11 +418,16 @@ ROWS: tuple[Row, ...] = (
         ("dense",)),
     Row("conv2d", ops.conv2d, np_conv2d, _conv_case, ("conv2d",)),
     Row("conv2d_transpose", ops.conv2d_transpose, np_conv2d_transpose, _conv_transpose_case, ("conv2d_transpose",)),
+    Row("conv2d with bias and activation", ops.conv2d, np_conv2d_act, _conv_act_case, ("conv2d",)),
+    Row("conv2d_transpose with bias and activation", ops.conv2d_transpose, np_conv2d_transpose_act,
+        _conv_transpose_act_case, ("conv2d_transpose",)),
     Row("conv2d_weight_grad", ops.conv2d_weight_grad, np_conv2d_weight_grad, _conv_weight_case,
         ("conv2d_weight_grad",)),
     Row("batch_norm", ops.batch_norm, np_batch_norm, _batch_norm_case, ("batch_norm",)),
     Row("batch_norm_grad", batch_norm_grad_op, np_batch_norm_grad, _batch_norm_grad_case,
         ("batch_norm_grad[0]", "batch_norm_grad[1]", "batch_norm_grad[2]")),
+    Row("batch_norm_grad_vjp", batch_norm_grad_vjp_op, np_batch_norm_grad_vjp, _batch_norm_grad_vjp_case,
+        ("batch_norm_grad_vjp[0]", "batch_norm_grad_vjp[1]", "batch_norm_grad_vjp[2]")),
     Row("mean_loss", ops.mean_loss, np_loss, _loss_case, ("mean_loss",), 3),
     Row("loss_slope", loss_slope_op, np_loss_slope, _loss_case, ("loss_slope",)),
     Row("copy", lambda x: vjp(lambda t: t, x)[0], lambda x: x, lambda d: Case([d.real(2, 3)]), ("copy",), linear=True),

@@ -74,7 +74,7 @@ class Optimizer:
 
     def gradient_norm(self) -> float:
         """Return the Euclidean norm of the whole gradient of the last step."""
-        return math.sqrt(float(np.dot(self.gradient, self.gradient)))
+        return math.sqrt(kernels.squared_norm(self.gradient))
 
     def average(self) -> list[Tensor]:
         """Return the moving average of the parameters, as constants that later steps keep changing."""

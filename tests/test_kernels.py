@@ -14,7 +14,7 @@ import pytest
 from minigan import kernels
 from minigan.kernels.batch_norm import ROWS
 from minigan.kernels.jit import CHUNK
-from minigan.optable import np_batch_norm, np_batch_norm_grad, np_conv2d, np_conv2d_transpose, np_conv2d_weight_grad
+from minigan.references import np_batch_norm, np_batch_norm_grad, np_conv2d, np_conv2d_transpose, np_conv2d_weight_grad
 
 REGISTRY = kernels.registry()
 U32 = 2.0**-24
@@ -153,6 +153,7 @@ def test_conv_says_what_does_not_fit(call, words, backend):
 
 # --- the other families -----------------------------------------------------------------------------------------------
 
+LINEAR = {"activation": "linear", "slope": 0.0}
 SIZES = (1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 13)
 
 
@@ -181,8 +182,8 @@ def test_batch_norm_matches_float64(shape, backend):
     scale, shift = rng.uniform(0.5, 2, shape[-1]), rng.standard_normal(shape[-1])
     y, mean, var = kernels.batch_norm(*(a.astype(np.float32) for a in (x, scale, shift)), eps=1e-5)
     narrow = [a.astype(np.float32) for a in (g, x, scale)]
-    moments = {"mean": mean, "var": var, "eps": 1e-5}
-    found = kernels.batch_norm_grad(*narrow, **moments)
+    moments = {"mean": mean, "var": var, "eps": 1e-5, **LINEAR}
+    found = kernels.batch_norm_grad(narrow[0], narrow[1], y, narrow[2], **moments)
     exact = np_batch_norm_grad(*(a.astype(np.float64) for a in narrow), 1e-5)
     r = 1 / np.sqrt(x.var(tuple(range(x.ndim - 1))) + 1e-5)
     atol = 40 * U32 * (1 + np.abs(x).max() * r.max())
@@ -211,7 +212,7 @@ def test_batch_norm_gradient_is_orthogonal_to_one_and_to_xhat(backend):
     rng = np.random.default_rng(4)
     x, g, ones = rng.standard_normal((50, 3)), rng.standard_normal((50, 3)), np.ones(3)
     xhat, mean, var = kernels.batch_norm(x, ones, 0 * ones, eps=0.0)
-    dx, _, _ = kernels.batch_norm_grad(g, x, ones, mean=mean, var=var, eps=0.0)
+    dx, _, _ = kernels.batch_norm_grad(g, x, xhat, ones, mean=mean, var=var, eps=0.0, **LINEAR)
     np.testing.assert_allclose(dx.sum(0), 0, atol=1e-13)
     np.testing.assert_allclose((dx * xhat).sum(0), 0, atol=1e-13)
 
@@ -266,7 +267,11 @@ y = kernels.conv2d(x, w, stride=(2, 2), padding=(1, 1))
 made += [y, kernels.conv2d_transpose(y, w, stride=(2, 2), padding=(1, 1), output_padding=(1, 1))]
 made += [kernels.conv2d_weight_grad(x, y, kernel=(4, 4), stride=(2, 2), padding=(1, 1))]
 z, mean, var = kernels.batch_norm(x, np.ones(16, np.float32), np.zeros(16, np.float32), eps=1e-5)
-made += [z, mean, var, *kernels.batch_norm_grad(z, x, np.ones(16, np.float32), mean=mean, var=var, eps=1e-5)]
+relu = {"activation": "relu", "slope": 0.0}
+found = {"mean": mean, "var": var, "eps": 1e-5, **relu}
+made += [z, mean, var, *kernels.batch_norm_grad(z, x, z, np.ones(16, np.float32), **found)]
+made += [*kernels.batch_norm_grad_vjp(x, z, x, z, np.ones(16, np.float32), **found)]
+made += [*kernels.bias_act_sums(x, z, **relu), kernels.matmul(x.reshape(-1, 33), x.reshape(33, -1)[:, :77])]
 made += [kernels.bias_act(x, mean, activation="leaky_relu", slope=0.2)]
 p, g, m, v, e = (np.abs(rng.standard_normal(700_001)).astype(np.float32) for _ in range(5))
 kernels.adam_(p, g, m, v, e, lr=0.1, beta1=0.5, beta2=0.9, eps=1e-8, step=2, decay=0.9)

@@ -99,7 +99,7 @@ def first_order_only(t, x):
     return t * (1.0 + 0.001 * (x - constant(x)))
 
 
-def spoiled_norm(right, u, out, g, x, gamma, *, eps, moments):
+def spoiled_norm(right, u, out, g, x, gamma, *, eps, **_):
     """Second derivatives of batch norm with the batch's deviation taken as a constant."""
 
     def formula(g, x, gamma):
@@ -112,8 +112,8 @@ def spoiled_norm(right, u, out, g, x, gamma, *, eps, moments):
 
 
 def norm_without(term):
-    def wrong(right, g, x, gamma, *, mean, var, eps):
-        dx, dgamma, dbeta = right(g, x, gamma, mean=mean, var=var, eps=eps)
+    def wrong(right, g, x, y, gamma, *, mean, var, eps, **kind):
+        dx, dgamma, dbeta = right(g, x, y, gamma, mean=mean, var=var, eps=eps, **kind)
         n, r = x.size // x.shape[-1], 1 / np.sqrt(var + eps)
         missing = {"mean": dbeta / n, "variance": (x - mean) * r * dgamma / n}[term]
         return dx + gamma * r * missing, dgamma, dbeta
@@ -131,8 +131,18 @@ def crop(right, g, y, x, *, widths):
     return ops.getitem(g, tuple(slice(high, high + n) for (_, high), n in zip(widths, x.shape, strict=True)))
 
 
-def flipped_stride(right, y, w, *, stride, padding, output_padding):
-    return right(y, w, stride=stride[::-1], padding=padding, output_padding=output_padding[::-1])
+def flipped_stride(right, y, w, b, *, stride, padding, output_padding, **kind):
+    return right(y, w, b, stride=stride[::-1], padding=padding, output_padding=output_padding[::-1], **kind)
+
+
+def averaged_bias(right, g, y, **kind):
+    dv, db = right(g, y, **kind)
+    return dv, db * (db.size / y.size)
+
+
+def without_a_projection(right, u, g, x, y, gamma, **found):
+    dg, dx, dgamma = right(u, g, x, y, gamma, **found)
+    return dg + gamma / np.sqrt(found["var"] + found["eps"]) * u.mean(tuple(range(x.ndim - 1))), dx, dgamma
 
 
 def sum_to_first(x, shape):
@@ -188,14 +198,16 @@ BUGS = [
     ("padding cut on the other side", "pad", rule("pad", 0, crop)),
     ("slices of a concat in reverse", "concat", joint(PRIMITIVES["concat"], lambda r, *a, **s: r(*a, **s)[::-1])),
     ("a matrix not transposed", "matmul", rule("matmul", 0, lambda right, g, y, x, w: ops.matmul(g, ops.reshape(w, w.shape[:-2] + w.shape[:-3:-1])))),
-    ("a bias gradient averaged", "bias_act", joint(PRIMITIVES["bias_act"], lambda r, g, y, x, b, **s: (r(g, y, x, b, **s)[0], lambda: r(g, y, x, b, **s)[1]() * (b.size / y.size)))),
+    ("a bias gradient averaged", "bias_act", kernel("bias_act_sums", averaged_bias)),
+    ("a bias gradient averaged behind a convolution", "conv2d with bias and activation", kernel("bias_act_sums", averaged_bias)),
+    ("a second derivative of batch norm without its mean term", "batch_norm", kernel("batch_norm_grad_vjp", without_a_projection)),
     ("a slope on the wrong side", "leaky_relu", kernel("bias_act_grad", lambda right, g, y, **s: right(g, -y, **s))),
     ("the derivative of tanh by its input", "bias_act_grad", kernel("bias_act_grad", lambda r, g, y, *, activation, slope: g * (1 - y) if activation == "tanh" else r(g, y, activation=activation, slope=slope))),
     ("batch norm without its mean term", "batch_norm", kernel("batch_norm_grad", norm_without("mean"))),
     ("batch norm without its variance term", "batch_norm", kernel("batch_norm_grad", norm_without("variance"))),
     ("batch norm's deviation a constant at order 2", "batch_norm", joint(norm.batch_norm_grad.parts[0], spoiled_norm)),
     ("stride pair swapped in a conv gradient", "conv2d", kernel("conv2d_transpose", flipped_stride)),
-    ("a kernel not flipped", "conv2d_transpose", kernel("conv2d_transpose", lambda r, y, w, **s: r(y, w[::-1, ::-1].copy(), **s))),
+    ("a kernel not flipped", "conv2d_transpose", kernel("conv2d_transpose", lambda r, y, w, b, **s: r(y, w[::-1, ::-1].copy(), b, **s))),
     ("height and width swapped", "conv2d_weight_grad", kernel("conv2d_weight_grad", lambda r, *a, **s: r(*a, **s).swapaxes(0, 1))),
     ("the batch shifted by one", "conv2d", kernel("conv2d", lambda right, *a, **s: np.roll(right(*a, **s), 1, axis=0))),
     ("a weight gradient from the next image", "conv2d", kernel("conv2d_weight_grad", lambda r, x, y, **s: r(x, np.roll(y, 1, axis=0), **s))),

@@ -23,7 +23,7 @@ LAYERS = [
     ["minigan.device"],
     ["minigan.tensor", "minigan.gradmode", "minigan.autodiff", "minigan.transforms"],
     ["minigan.ops"],
-    ["minigan.random", "minigan.flat", "minigan.optable", "minigan.testing"],
+    ["minigan.random", "minigan.flat", "minigan.references", "minigan.optable", "minigan.testing"],
     ["minigan.nn", "minigan.optim", "minigan.data", "minigan.checkpoint"],
     ["minigan.gan"],
     ["minigan.plot"],

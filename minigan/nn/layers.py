@@ -92,8 +92,20 @@ LINEAR.kind = "linear"
 # --- layers with weights ----------------------------------------------------------------------------------------------
 
 
-class Weighted(Module):
-    """A layer with weights ``w`` and an optional bias ``b``, followed by the activation it is called with."""
+class Fusing(Module):
+    """A layer that can apply the activation after it in the same pass."""
+
+    def fuses(self, activation: Activation) -> bool:
+        """Return whether this activation is one of those."""
+        return bool(activation.kind)
+
+    def forward(self, x: Tensor, activation: Activation = LINEAR) -> Tensor:
+        """Return act(what the layer makes of x); subclasses must write this."""
+        raise NotImplementedError
+
+
+class Weighted(Fusing):
+    """A layer with weights ``w`` and an optional bias ``b``."""
 
     w: Tensor
     b: Tensor | None
@@ -102,16 +114,6 @@ class Weighted(Module):
         self.fans = fans
         self.w = _parameter(lecun(_init, shape, *fans))
         self.b = _parameter(np.zeros(n_out)) if bias else None
-
-    def forward(self, x: Tensor, activation: Activation = LINEAR) -> Tensor:
-        """Return act(x · w + b)."""
-        y = self._linear(x)
-        if self.b is None and activation.kind == "linear":
-            return y
-        return ops.bias_act(y, self.b, activation=activation.kind, slope=activation.slope)
-
-    def _linear(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
 
 
 class Dense(Weighted):
@@ -161,8 +163,10 @@ class Conv2d(_Conv):
         fan_out = c_out * kh * kw // math.prod(self.stride)
         self._start((kh, kw, c_in, c_out), (c_in * kh * kw, max(1, fan_out)), c_out, bias)
 
-    def _linear(self, x: Tensor) -> Tensor:
-        return ops.conv2d(x, self.w, stride=self.stride, padding=self.padding)
+    def forward(self, x: Tensor, activation: Activation = LINEAR) -> Tensor:
+        """Return act(x ⋆ w + b) as one fused op."""
+        geometry = {"stride": self.stride, "padding": self.padding}
+        return ops.conv2d(x, self.w, self.b, **geometry, activation=activation.kind, slope=activation.slope)
 
 
 class ConvTranspose2d(_Conv):
@@ -184,16 +188,16 @@ class ConvTranspose2d(_Conv):
         fan_in = c_in * kh * kw // math.prod(self.stride)
         self._start((kh, kw, c_out, c_in), (max(1, fan_in), c_out * kh * kw), c_out, bias)
 
-    def _linear(self, x: Tensor) -> Tensor:
-        return ops.conv2d_transpose(
-            x, self.w, stride=self.stride, padding=self.padding, output_padding=self.output_padding
-        )
+    def forward(self, x: Tensor, activation: Activation = LINEAR) -> Tensor:
+        """Return act(convᵀ(x, w) + b) as one fused op."""
+        geometry = {"stride": self.stride, "padding": self.padding, "output_padding": self.output_padding}
+        return ops.conv2d_transpose(x, self.w, self.b, **geometry, activation=activation.kind, slope=activation.slope)
 
 
 # --- layers that behave differently in training -----------------------------------------------------------------------
 
 
-class BatchNorm(Module):
+class BatchNorm(Fusing):
     """Normalise over all axes but the last, then scale by gamma and shift by beta (1502.03167).
 
     In training with the batch's own statistics, which also move the running ones by ``momentum``; in inference with the
@@ -210,14 +214,21 @@ class BatchNorm(Module):
         self.eps, self.momentum = eps, momentum
         self.running_mean, self.running_var = np.zeros(channels, np.float32), np.ones(channels, np.float32)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise x (..., channels)."""
+    def fuses(self, activation: Activation) -> bool:
+        """Only piecewise linear ones, whose gradient follows from the sign of the result."""
+        return activation.kind in ("relu", "leaky_relu")
+
+    def forward(self, x: Tensor, activation: Activation = LINEAR) -> Tensor:
+        """Normalise x (..., channels), then apply the activation."""
         if x.shape[-1:] != self.gamma.shape:
             raise ValueError(f"{self!r}: the last axis of x {x.shape} must have {self.gamma.shape[0]} channels")
         if not self.training:
             scale = self.gamma * (1.0 / np.sqrt(self.running_var + self.eps)).astype(x.dtype)
-            return x * scale + (self.beta - scale * self.running_mean)
-        y = ops.batch_norm(x, self.gamma, self.beta, eps=self.eps)
+            shift = self.beta - scale * self.running_mean
+            return ops.bias_act(x * scale, shift, activation=activation.kind, slope=activation.slope)
+        y = ops.batch_norm(
+            x, self.gamma, self.beta, eps=self.eps, activation=activation.kind, slope=activation.slope
+        )
         mean, var = y.memo
         rows = x.size // x.shape[-1]
         new = self.momentum

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from minigan.gradmode import no_grad
-from minigan.nn.layers import Activation, Weighted
+from minigan.nn.layers import Activation, Fusing
 from minigan.nn.module import Module
 from minigan.tensor import Tensor
 
 
 class Sequential(Module):
-    """Apply layers in order; an activation that follows a weighted layer is fused into it (bitwise the same result)."""
+    """Apply layers in order; an activation is fused into the layer before it where that can (bitwise the same result)."""
 
     def __init__(self, *layers: Module) -> None:
         for layer in layers:
@@ -25,7 +25,7 @@ class Sequential(Module):
         layer = next(layers, None)
         while layer is not None:
             follower = next(layers, None)
-            if isinstance(layer, Weighted) and isinstance(follower, Activation):
+            if isinstance(layer, Fusing) and isinstance(follower, Activation) and layer.fuses(follower):
                 x = layer(x, follower)
                 follower = next(layers, None)
             else:

@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 
 from minigan.device import resolve
+from minigan.ops.bias_act import bias_act, leaky_relu, relu
 from minigan.ops.conv import conv2d, conv2d_transpose, conv2d_weight_grad
 from minigan.ops.dense import dense, matmul
 from minigan.ops.elementwise import (
     abs,
     add,
     astype,
-    bias_act,
     clip,
     div,
     exp,
-    leaky_relu,
     log,
     maximum,
     minimum,
@@ -25,7 +24,6 @@ from minigan.ops.elementwise import (
     neg,
     power,
     raw,
-    relu,
     sigmoid,
     softplus,
     sqrt,

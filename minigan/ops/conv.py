@@ -1,5 +1,7 @@
 """The convolution triad on Tensors. Each op's rules are the other two, so derivatives of every order stay inside it.
 
+The two that make images can add a bias and apply an activation on the way, as dense does.
+
 Images are channels-last. Stride, padding and output padding are an int or a pair (vertical, horizontal).
 """
 
@@ -11,6 +13,7 @@ import numpy as np
 
 from minigan import kernels
 from minigan.autodiff import primitive
+from minigan.ops.bias_act import bias_act_vjp
 from minigan.tensor import Tensor
 
 Pair = tuple[int, int]
@@ -31,16 +34,28 @@ def _check(x: Any, w: Any, names: str) -> None:
         raise TypeError(f"{names} have dtypes {x.dtype} and {w.dtype}: bring both to one dtype")
 
 
+def _check_bias(x: Any, b: Any, channels: int) -> None:
+    if b is not None and b.shape != (channels,):
+        raise ValueError(f"b has shape {b.shape} but the result has {channels} channels")
+    if b is not None and b.dtype != x.dtype:
+        raise TypeError(f"x is {x.dtype} but b is {b.dtype}: bring both to one dtype")
+
+
 @primitive
-def _conv2d(x: Any, w: Any, *, stride: Pair, padding: Pair) -> Any:
+def _conv2d(x: Any, w: Any, b: Any, *, stride: Pair, padding: Pair, activation: str, slope: float) -> Any:
     _check(x, w, "x (N, H, W, Cin) and w (kh, kw, Cin, Cout)")
-    return kernels.conv2d(x, w, stride=stride, padding=padding)
+    _check_bias(x, b, w.shape[3])
+    return kernels.conv2d(x, w, b, stride=stride, padding=padding, activation=activation, slope=slope)
 
 
 @primitive
-def _conv2d_transpose(y: Any, w: Any, *, stride: Pair, padding: Pair, output_padding: Pair) -> Any:
+def _conv2d_transpose(
+    y: Any, w: Any, b: Any, *, stride: Pair, padding: Pair, output_padding: Pair, activation: str, slope: float
+) -> Any:
     _check(y, w, "y (N, OH, OW, Cout) and w (kh, kw, Cin, Cout)")
-    return kernels.conv2d_transpose(y, w, stride=stride, padding=padding, output_padding=output_padding)
+    _check_bias(y, b, w.shape[2])
+    geometry = {"stride": stride, "padding": padding, "output_padding": output_padding}
+    return kernels.conv2d_transpose(y, w, b, **geometry, activation=activation, slope=slope)
 
 
 @primitive
@@ -49,52 +64,100 @@ def _conv2d_weight_grad(x: Any, y: Any, *, kernel: Pair, stride: Pair, padding: 
     return kernels.conv2d_weight_grad(x, y, kernel=kernel, stride=stride, padding=padding)
 
 
+LINEAR: dict[str, Any] = {"activation": "linear", "slope": 0.0}
+
+
 def _back_to(size: Pair, y: Any, w: Any, stride: Pair, padding: Pair) -> Tensor:
     """Transposed convolution that returns to images of ``size``: the rows conv2d never reached come back as zeros."""
     kernel = w.shape[:2]
     extra = tuple((n + 2 * p - k) % s for n, p, k, s in zip(size, padding, kernel, stride, strict=True))
-    return _conv2d_transpose(y, w, stride=stride, padding=padding, output_padding=extra)
+    return _conv2d_transpose(y, w, None, stride=stride, padding=padding, output_padding=extra, **LINEAR)
 
 
-_conv2d.defvjp(
-    lambda g, y, x, w, *, stride, padding: _back_to(x.shape[1:3], g, w, stride, padding),
-    lambda g, y, x, w, *, stride, padding: _conv2d_weight_grad(
-        x, g, kernel=w.shape[:2], stride=stride, padding=padding
-    ),
-)
-_conv2d_transpose.defvjp(
-    lambda g, x, y, w, *, stride, padding, output_padding: _conv2d(g, w, stride=stride, padding=padding),
-    lambda g, x, y, w, *, stride, padding, output_padding: _conv2d_weight_grad(
-        g, y, kernel=w.shape[:2], stride=stride, padding=padding
-    ),
-)
+def _conv2d_vjp(
+    g: Tensor, y: Tensor, x: Any, w: Any, b: Any, *, stride: Pair, padding: Pair, activation: str, slope: float
+) -> Any:
+    dv, db = bias_act_vjp(g, y, b, activation, slope)
+    return (
+        lambda: _back_to(x.shape[1:3], dv, w, stride, padding),
+        lambda: _conv2d_weight_grad(x, dv, kernel=w.shape[:2], stride=stride, padding=padding),
+        db,
+    )
+
+
+def _conv2d_transpose_vjp(
+    g: Tensor,
+    x: Tensor,
+    y: Any,
+    w: Any,
+    b: Any,
+    *,
+    stride: Pair,
+    padding: Pair,
+    output_padding: Pair,
+    activation: str,
+    slope: float,
+) -> Any:
+    dv, db = bias_act_vjp(g, x, b, activation, slope)
+    return (
+        lambda: _conv2d(dv, w, None, stride=stride, padding=padding, **LINEAR),
+        lambda: _conv2d_weight_grad(dv, y, kernel=w.shape[:2], stride=stride, padding=padding),
+        db,
+    )
+
+
+_conv2d.defvjp_joint(_conv2d_vjp)
+_conv2d_transpose.defvjp_joint(_conv2d_transpose_vjp)
 _conv2d_weight_grad.defvjp(
     lambda g, w, x, y, *, kernel, stride, padding: _back_to(x.shape[1:3], y, g, stride, padding),
-    lambda g, w, x, y, *, kernel, stride, padding: _conv2d(x, g, stride=stride, padding=padding),
+    lambda g, w, x, y, *, kernel, stride, padding: _conv2d(x, g, None, stride=stride, padding=padding, **LINEAR),
 )
 
 
-def conv2d(x: Any, w: Any, *, stride: int | Pair = 1, padding: int | Pair = 0) -> Tensor:
-    """Correlate x (N, H, W, Cin) with w (kh, kw, Cin, Cout): (N, OH, OW, Cout).
+def conv2d(
+    x: Any,
+    w: Any,
+    b: Any = None,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    activation: str = "linear",
+    slope: float = 0.0,
+) -> Tensor:
+    """act(x ⋆ w + b): correlate x (N, H, W, Cin) with w (kh, kw, Cin, Cout), b (Cout,) or None: (N, OH, OW, Cout).
 
-    OH = ⌊(H + 2·padding − kh) / stride⌋ + 1, and OW likewise.
+    OH = ⌊(H + 2·padding − kh) / stride⌋ + 1, and OW likewise. The activations are those of dense.
     """
-    return _conv2d(x, w, stride=pair(stride, "stride"), padding=pair(padding, "padding"))
+    return _conv2d(
+        x, w, b, stride=pair(stride, "stride"), padding=pair(padding, "padding"), activation=activation, slope=slope
+    )
 
 
 def conv2d_transpose(
-    y: Any, w: Any, *, stride: int | Pair = 1, padding: int | Pair = 0, output_padding: int | Pair = 0
+    y: Any,
+    w: Any,
+    b: Any = None,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    output_padding: int | Pair = 0,
+    activation: str = "linear",
+    slope: float = 0.0,
 ) -> Tensor:
     """Exact adjoint of conv2d with the same w (kh, kw, Cin, Cout): y (N, OH, OW, Cout) gives (N, H, W, Cin).
 
-    H = (OH − 1)·stride − 2·padding + kh + output_padding, with 0 <= output_padding < stride.
+    H = (OH − 1)·stride − 2·padding + kh + output_padding, with 0 <= output_padding < stride. A bias b (Cin,) and an
+    activation follow where they are given.
     """
     return _conv2d_transpose(
         y,
         w,
+        b,
         stride=pair(stride, "stride"),
         padding=pair(padding, "padding"),
         output_padding=pair(output_padding, "output_padding"),
+        activation=activation,
+        slope=slope,
     )
 
 

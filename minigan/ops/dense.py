@@ -6,8 +6,8 @@ from typing import Any
 
 from minigan import kernels
 from minigan.autodiff import primitive
-from minigan.device import xp
-from minigan.ops.elementwise import bias_act_vjp, raw
+from minigan.ops.bias_act import bias_act_vjp
+from minigan.ops.elementwise import raw
 from minigan.ops.shape import reshape, transpose
 from minigan.tensor import Tensor
 
@@ -28,7 +28,7 @@ def _matmul(x: Any, w: Any) -> Any:
     if x.shape[-1] != w.shape[-2]:
         raise ValueError(f"x has {x.shape[-1]} columns but w has {w.shape[-2]} rows")
     _check_dtypes(x, w)
-    return xp(x).matmul(x, w)
+    return kernels.matmul(x, w)
 
 
 _matmul.defvjp(

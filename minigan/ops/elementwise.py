@@ -21,7 +21,7 @@ def constant(array: Any) -> Tensor:
     return Tensor(np.asarray(array))
 
 
-def _require_float(x: Any) -> None:
+def require_float(x: Any) -> None:
     if getattr(x, "dtype", None) not in FLOATS:
         raise TypeError("x must be an array or Tensor of float32 or float64")
 
@@ -170,7 +170,7 @@ tanh.defvjp(lambda g, y, x: g * (1.0 - y * y))
 @primitive
 def sigmoid(x: Any) -> Any:
     """σ(x) = 1 / (1 + e^−x), without overflow at any x."""
-    _require_float(x)
+    require_float(x)
     return kernels.bias_act(x, None, activation="sigmoid", slope=0.0)
 
 
@@ -243,49 +243,3 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
     if condition.dtype != bool:
         raise TypeError(f"where: the condition must be bool, not {condition.dtype}")
     return _where(x, y, condition=condition)
-
-
-@primitive
-def bias_act(x: Any, b: Any, *, activation: str, slope: float) -> Any:
-    """act(x + b) as one pass: x (..., C), b (C,) or None; see minigan.kernels.bias_act."""
-    _require_float(x)
-    if b is not None and b.shape != x.shape[-1:]:
-        raise ValueError(f"b has shape {b.shape} but the last axis of x wants {x.shape[-1:]}")
-    return kernels.bias_act(x, b, activation=activation, slope=slope)
-
-
-@primitive
-def bias_act_grad(g: Any, y: Any, *, activation: str, slope: float) -> Any:
-    """g · act'(v), through y = act(v) alone."""
-    return kernels.bias_act_grad(g, y, activation=activation, slope=slope)
-
-
-def bias_act_vjp(g: Tensor, y: Tensor, b: Any, activation: str, slope: float) -> tuple[Tensor, Any]:
-    """Return the cotangents of v = x + b and of b: the second is the first, summed over all axes but the last."""
-    dv = bias_act_grad(g, y, activation=activation, slope=slope) if activation != "linear" else g
-    return dv, lambda: dv.sum_to(b.shape)
-
-
-def _bias_act_grad_vjp(u: Tensor, out: Tensor, g: Any, y: Any, *, activation: str, slope: float) -> Any:
-    dg = bias_act_grad(u, y, activation=activation, slope=slope)
-    if activation == "tanh":
-        return dg, u * g * (-2.0 * y)
-    if activation == "sigmoid":
-        return dg, u * g * (1.0 - 2.0 * y)
-    return dg, None  # piecewise linear: act' is constant wherever it exists
-
-
-bias_act.defvjp_joint(
-    lambda g, y, x, b, *, activation, slope: bias_act_vjp(g, y, b, activation, slope),
-)
-bias_act_grad.defvjp_joint(_bias_act_grad_vjp)
-
-
-def relu(x: Any) -> Tensor:
-    """max(x, 0); its derivative at 0 is 0."""
-    return bias_act(x, None, activation="relu", slope=0.0)
-
-
-def leaky_relu(x: Any, slope: float) -> Tensor:
-    """Return x where x > 0, else slope·x, for slope >= 0; its derivative at 0 is the slope."""
-    return bias_act(x, None, activation="leaky_relu", slope=slope)

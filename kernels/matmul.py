@@ -1,0 +1,114 @@
+"""Products of matrices, and y = act(x w + b) with bias and activation applied while a block of y is in the cache.
+
+x (N, Cin), w (Cin, Cout), b (Cout,) or None, y (N, Cout).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigan.kernels.bias_act import bias_act, bias_leaky, check_activation, finish, leaky_slope
+from minigan.kernels.dispatch import kernel
+from minigan.kernels.jit import loops, prange
+from minigan.kernels.tile import PANEL_BYTES, TILE_ROWS, dot, gather, multiply, pack, scratch
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+@kernel
+def matmul(x: Any, w: Any) -> Any:
+    """Return x w as NumPy's matmul: matrices, and stacks of matrices."""
+    return np.matmul(x, w)
+
+
+@kernel
+def dense(x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
+    """Return act(x w + b) with the activations of bias_act."""
+    return bias_act.implementations["reference"](np.matmul(x, w), b, activation=activation, slope=slope)
+
+
+@matmul.numba
+def _matmul(x: Any, w: Any) -> Any:
+    if x.ndim != 2 or w.ndim != 2 or x.dtype not in FLOATS or x.dtype != w.dtype or not (x.size and w.size):
+        return np.matmul(x, w)
+    y = np.empty((x.shape[0], w.shape[1]), x.dtype)
+    product(x, w, y[0, :0], x.dtype.type(1), y)
+    return y
+
+
+@dense.numba
+def _dense(x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
+    check_activation(activation, slope)
+    y = np.empty((x.shape[0], w.shape[1]), x.dtype)
+    if not (x.size and w.size):
+        return dense.implementations["reference"](x, w, b, activation=activation, slope=slope)
+    product(x, w, y[0, :0] if b is None else np.ascontiguousarray(b), leaky_slope(x.dtype, activation, slope), y)
+    finish(y, activation)
+    return y
+
+
+def _entries(x: Any) -> tuple[Any, int, int]:
+    """Return a matrix as its entries in memory, with the strides of rows and columns."""
+    if x.flags.c_contiguous:
+        return x.reshape(-1), x.shape[1], 1
+    if x.flags.f_contiguous:
+        return x.T.reshape(-1), 1, x.shape[0]
+    return np.ascontiguousarray(x).reshape(-1), x.shape[1], 1
+
+
+def product(x: Any, w: Any, b: Any, slope: Any, y: Any) -> None:
+    """Write act(x w + b) into y, with the activation v > 0 ? v : slope·v."""
+    few, (m, k), n = 4, x.shape, w.shape[1]
+    if n <= few and x.flags.c_contiguous:  # a few columns: dot products
+        columns = np.ascontiguousarray(w.T).reshape(-1)
+        _dot_loops(x.reshape(-1), columns, k, b, slope, y, work=m * n * k // 8)
+    elif n <= few and m > few and not b.size:  # a few columns of a transposed x: rows of the transposed product
+        across = np.empty((n, m), y.dtype)
+        product(w.T, x.T, b, slope, across)
+        y[...] = across.T
+    else:
+        _product_loops(*_entries(x), *_entries(w), k, b, slope, y, work=m * n * k // 64 + k * n // 4)
+
+
+@loops
+def _product_loops(a, a_row, a_col, b, b_row, b_col, k, bias, slope, c):
+    m, n = c.shape
+    width = PANEL_BYTES // c.itemsize
+    high = 256 if n > 2 * width else 64  # rows of C in one unit of work, which is two panels wide
+    across = (n + 2 * width - 1) // (2 * width)
+    flat = c.reshape(-1)
+    as_it_is = m <= TILE_ROWS and b_col == 1 and n % width == 0  # too few rows to repay packing B
+    for unit in prange(across * ((m + high - 1) // high)):
+        i0, j0 = unit // across * high, unit % across * 2 * width
+        rows, columns = min(high, m - i0), min(2 * width, n - j0)
+        left, left_at, left_row, left_col, left_tile = a, i0 * a_row, a_row, a_col, TILE_ROWS * a_row
+        if a_col != 1:
+            left = scratch((rows + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS * k, c)
+            gather(a, i0 * a_row, a_row, a_col, rows, k, left)
+            left_at, left_row, left_col, left_tile = 0, 1, TILE_ROWS, TILE_ROWS * k
+        right, right_at, right_row, right_panel = b, j0, b_row, width
+        if not as_it_is:
+            right = scratch(k * 2 * width, c)
+            pack(b, j0 * b_col, b_row, b_col, k, columns, right, 0)
+            right_at, right_row, right_panel = 0, width, k * width
+        there = i0 * n + j0
+        edge = scratch(TILE_ROWS * width, c)
+        multiply(
+            left, left_at, left_row, left_col, left_tile, right, right_at, right_row, right_panel,
+            rows, columns, k, flat, there, n, True, edge,
+        )  # fmt: skip
+        bias_leaky(flat, there, rows, columns, n, bias, j0, slope)
+
+
+@loops
+def _dot_loops(a, b, k, bias, slope, c):
+    m, n = c.shape
+    flat = c.reshape(-1)
+    for chunk in prange((m + 31) // 32):
+        begin, end = 32 * chunk, min(m, 32 * chunk + 32)
+        for i in range(begin, end):
+            for j in range(n):
+                flat[i * n + j] = dot(a, i * k, b, j * k, k)
+        bias_leaky(flat, begin * n, end - begin, n, n, bias, 0, slope)
