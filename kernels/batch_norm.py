@@ -11,8 +11,9 @@ and, P being its own adjoint, the cotangent u of dx leads to
 
     dg = γ r P u     dγ = Σ r u P g     dx = −γ r² (mean(g x̂) P u + mean(u x̂) P g + x̂ · mean(u P g))
 
-x (..., C), γ β μ v (C,). The sums run in float64 over chunks of rows of a constant size, added in order: the result
-does not depend on the number of threads. Squares are taken about each chunk's own mean, so that no digits cancel.
+x (..., C), γ β μ v (C,). Sums run over chunks of rows of a constant size, in the dtype of x within a chunk and in
+float64 beyond, added in order: the result does not depend on the number of threads. Moments are taken about each
+chunk's own mean, so that no digits cancel.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from minigan.kernels.bias_act import bias_act, bias_act_grad, leaky_slope
 from minigan.kernels.dispatch import kernel
 from minigan.kernels.jit import loops, prange
 
-ROWS = 128  # rows of one partial sum
+ROWS = 64  # rows of one partial sum
 
 
 def check_piecewise_linear(activation: str) -> None:
@@ -96,21 +97,24 @@ def _rows(x: Any) -> Any:
 
 
 def _partial_sums(count: int, x: Any) -> Any:
-    return np.zeros((count, (x.shape[0] + ROWS - 1) // ROWS, x.shape[1]), np.float64)
+    return np.zeros((count, (x.shape[0] + ROWS - 1) // ROWS, x.shape[1]), x.dtype)
 
 
 @batch_norm.numba
 def _batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float, activation: str = "linear", slope: float = 0.0) -> Any:
     check_piecewise_linear(activation)
     flat = _rows(x)
-    means, squares = _partial_sums(2, flat)
-    _moments_loops(flat, means, squares, work=x.size)
-    counts = np.full((len(means), 1), ROWS)
-    counts[-1] = len(flat) - ROWS * (len(means) - 1)
-    mean = (counts * means).sum(0) / len(flat)
-    var = (squares + counts * np.square(means - mean)).sum(0) / len(flat)
+    sums = _partial_sums(3, flat)
+    _moments_loops(flat, *sums, work=x.size)
+    centres, rests, squares = sums.astype(np.float64, copy=False)
+    counts = np.full((len(centres), 1), ROWS)
+    counts[-1] = len(flat) - ROWS * (len(centres) - 1)
+    rests /= counts
+    mean = (counts * (centres + rests)).sum(0) / len(flat)
+    var = (squares + counts * (np.square(centres + rests - mean) - np.square(rests))).sum(0) / len(flat)
     scale = gamma / np.sqrt(var + eps)
-    shift = beta - mean * scale
+    shift = (beta - mean * scale).astype(x.dtype)
+    scale = scale.astype(x.dtype)
     y = np.empty(x.shape, x.dtype)
     below = leaky_slope(x.dtype, activation, slope)
     _scale_loops(flat, scale, shift, below, y.reshape(flat.shape), work=x.size)
@@ -127,7 +131,7 @@ def _batch_norm_grad(
     r = 1 / np.sqrt(var + x.dtype.type(eps))
     sums = _partial_sums(2, flat_x)
     _grad_sum_loops(flat_g, flat_x, flat_y, below, mean, r, sums[0], sums[1], work=x.size)
-    dgamma, dbeta = sums.sum(1).astype(x.dtype)
+    dgamma, dbeta = sums.sum(1, dtype=np.float64).astype(x.dtype)
     dx = np.empty(x.shape, x.dtype)
     rows = x.dtype.type(flat_x.shape[0])
     scale, flat_dx = gamma * r, dx.reshape(flat_x.shape)
@@ -145,7 +149,7 @@ def _batch_norm_grad_vjp(
     r = 1 / np.sqrt(var + x.dtype.type(eps))
     sums = _partial_sums(5, flat_x)
     _vjp_sum_loops(flat_u, flat_g, flat_x, flat_y, below, mean, r, sums, work=x.size)
-    mean_u, mean_g, mean_ux, mean_gx, mean_ug = sums.sum(1) / len(flat_x)
+    mean_u, mean_g, mean_ux, mean_gx, mean_ug = sums.sum(1, dtype=np.float64) / len(flat_x)
     along = mean_ug - mean_u * mean_g - mean_ux * mean_gx  # mean(u P g)
     dg, dx = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
     numbers = np.stack([mean, r, mean_u, mean_g, mean_ux, mean_gx, along, gamma]).astype(x.dtype)
@@ -155,20 +159,23 @@ def _batch_norm_grad_vjp(
 
 
 @loops
-def _moments_loops(x, means, squares):
-    for chunk in prange(means.shape[0]):
-        mean, square = means[chunk], squares[chunk]
+def _moments_loops(x, centres, rests, squares):
+    """For each chunk about its mean, and the sums of x and its square about it: the mean's rounding is in the first."""
+    for chunk in prange(centres.shape[0]):
+        centre, rest, square = centres[chunk], rests[chunk], squares[chunk]
         begin, end = chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)
         for row in range(begin, end):
             values = x[row]
             for c in range(values.size):
-                mean[c] += values[c]
-        for c in range(mean.size):
-            mean[c] /= end - begin
+                centre[c] += values[c]
+        share = x.dtype.type(1) / x.dtype.type(end - begin)
+        for c in range(centre.size):
+            centre[c] *= share
         for row in range(begin, end):
             values = x[row]
             for c in range(values.size):
-                d = values[c] - mean[c]
+                d = values[c] - centre[c]
+                rest[c] += d
                 square[c] += d * d
 
 

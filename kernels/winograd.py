@@ -135,7 +135,21 @@ def _packed_weights(w: Any, stride: int, number: int, together: bool) -> Any:
 
 def swapped_channels(w: Any) -> Any:
     """Return w (kh, kw, Cin, Cout) as (kh, kw, Cout, Cin), contiguous."""
-    return np.ascontiguousarray(w.transpose(0, 1, 3, 2))
+    swapped = np.empty((*w.shape[:2], w.shape[3], w.shape[2]), w.dtype)
+    _swap_loops(np.ascontiguousarray(w).reshape(-1), *w.shape[2:], swapped.reshape(-1), work=w.size)
+    return swapped
+
+
+@loops
+def _swap_loops(w, c_in, c_out, swapped):
+    blocks = c_in // LANES
+    for unit in prange(w.size // (c_out * LANES)):  # LANES rows of one tap, in squares that fit in lines of the cache
+        tap, c0 = unit // blocks, unit % blocks * LANES
+        source, target = (tap * c_in + c0) * c_out, tap * c_in * c_out + c0
+        for o0 in range(0, c_out, LANES):
+            for o in range(o0, o0 + LANES):
+                for c in range(LANES):
+                    swapped[target + o * c_in + c] = w[source + c * c_out + o]
 
 
 @loops
