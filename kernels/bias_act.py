@@ -111,12 +111,14 @@ def _bias_leaky_loops(x, b, slope, y):
     for chunk in prange((x.size + rows * channels - 1) // (rows * channels)):
         end = min(x.size, (chunk + 1) * rows * channels)
         for at in range(chunk * rows * channels, end, channels):
-            bias_leaky_run(y, at, x, at, b if b.size else x, 0 if b.size else at, b.size > 0, slope, min(channels, end - at))
+            bias_leaky_run(
+                y, at, x, at, b if b.size else x, 0 if b.size else at, b.size > 0, slope, min(channels, end - at)
+            )
 
 
 @helper
 def bias_leaky(y, at, rows, channels, stride, b, b_at, slope):
-    """Apply v > 0 ? v : slope·v with v = y + b in place, to ``rows`` runs of channels from ``at`` on; b may be empty."""
+    """Apply v > 0 ? v : slope·v with v = y + b in place to ``rows`` runs of channels from ``at`` on; b may be empty."""
     if b.size:
         for place in range(at, at + rows * stride, stride):
             bias_leaky_run(y, place, y, place, b, b_at, True, slope, channels)

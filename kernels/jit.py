@@ -3,8 +3,8 @@
 Decisions that hold for every kernel (measured, or found as wrong results elsewhere):
 
 * one thread pool: Numba's, on its ``omp`` layer, and no BLAS beside it. Two pools fight for the cores; with one, idle
-  threads may watch for work for a while (``GOMP_SPINCOUNT``) before they sleep, and a parallel region costs 3 µs. Asleep
-  they take 15 to 60 µs to come (all on a virtual machine of two cores), and half of a small product is waiting;
+  threads may watch for work for a while (``GOMP_SPINCOUNT``) before they sleep, and a parallel region costs 3 µs.
+  Asleep they take 15 to 60 µs to come (on a virtual machine of two cores): as long as a small product;
 * no ``fastmath``: with ``contract`` and ``reassoc`` a batch-norm gradient came out with other bits when its machine
   code was loaded from the cache than when it was compiled in the process. Strict arithmetic is defined by the source
   alone, ``isnan`` tells the truth, and loops over channels vectorise all the same;
@@ -130,7 +130,7 @@ def _sources(function: Callable[..., Any]) -> set[str]:
 
 
 def _edition(function: Callable[..., Any]) -> str:
-    """Return a name for what the machine code follows from beside the function's own file: Numba's cache knows only it."""
+    """Return a name for what machine code depends on beside the function's own file, which Numba's cache knows."""
     text = b"".join(Path(file).read_bytes() for file in sorted(_sources(function)))
     return hashlib.sha256(text + str(vector_bytes()).encode()).hexdigest()[:8] if text else ""
 

@@ -1,6 +1,6 @@
 """Operations on runs of numbers that lie side by side, for loop nests: a vector at a time, then what is left over.
 
-A slice costs a loop nest more than a short run does, so runs are given as a flat array and the place of the first entry.
+A slice costs a loop nest more than a short run does: runs are given as a flat array and the place of the first entry.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def bias_leaky_run() -> Any:
                     return value
                 nothing, place = ir.Constant(kind, ir.Undefined), ir.Constant(ir.IntType(32), 0)
                 one = builder.insert_element(nothing, value, place)
-                return builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count))
+                return builder.shuffle_vector(
+                    one, nothing, ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+                )
 
             def rule(kind, y, x, b):
                 zero = ir.Constant(kind, [0.0] * kind.count if hasattr(kind, "count") else 0.0)

@@ -51,7 +51,9 @@ def sandwich(matrices: Sequence[Matrix], *, add: bool = False) -> Any:
                         continue
                     by = ir.Constant(vector, [float(factor)] * lanes)
                     if total is None:
-                        total = value if factor == 1 else builder.fneg(value) if factor == -1 else builder.fmul(value, by)
+                        total = (
+                            value if factor == 1 else builder.fneg(value) if factor == -1 else builder.fmul(value, by)
+                        )
                     elif abs(factor) == 1:
                         total = builder.fadd(total, value) if factor == 1 else builder.fsub(total, value)
                     else:
@@ -89,7 +91,9 @@ def sandwich(matrices: Sequence[Matrix], *, add: bool = False) -> Any:
                     for j in range(q):  # a column of X at a time, so that few values wait in registers
                         column = [load(pointer) for pointer in sources[j::q]]
                         half.append([combine(row, column) for row in matrix])
-                    results = [combine(row, [column[i] for column in half]) for i in range(len(matrix)) for row in matrix]
+                    results = [
+                        combine(row, [column[i] for column in half]) for i in range(len(matrix)) for row in matrix
+                    ]
                     for target, value in zip(targets, results, strict=True):
                         if add:
                             value = builder.fadd(load(target), value)

@@ -92,7 +92,9 @@ def tile() -> Any:
             first_a, first_b, first_c = start(0, a_at), start(4, b_at), start(10, c_at)
             start_b = start(4, ahead)
             prefetch = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(ir.VoidType(), [byte.as_pointer(), small, small, small]), "llvm.prefetch.p0"
+                builder.module,
+                ir.FunctionType(ir.VoidType(), [byte.as_pointer(), small, small, small]),
+                "llvm.prefetch.p0",
             )
             c_rows = [builder.gep(first_c, [row_offset(i, c_row)]) for i in range(tile_rows)]
 
@@ -199,8 +201,8 @@ def dot() -> Any:
                 half //= 2
             result = cgutils.alloca_once_value(builder, builder.extract_element(total, small(0)))
             with cgutils.for_range_slice(builder, whole, k, word(1), word) as (at, _):
-                factors = [builder.load(builder.gep(p, [at])) for p in (first_a, first_b)]
-                builder.store(builder.call(multiply_add(number, ""), [*factors, builder.load(result)]), result)
+                entries = [builder.load(builder.gep(p, [at])) for p in (first_a, first_b)]
+                builder.store(builder.call(multiply_add(number, ""), [*entries, builder.load(result)]), result)
             return builder.load(result)
 
         return signature, generate

@@ -27,10 +27,11 @@ import numpy as np
 
 from minigan.kernels.bias_act import bias_leaky
 from minigan.kernels.jit import helper, late, loops, prange
-from minigan.kernels.sandwich import OUTSIDE, Matrix, sandwich
+from minigan.kernels.sandwich import OUTSIDE, sandwich
 from minigan.kernels.tile import DEPTH, PANEL_BYTES, TILE_ROWS, aligned, multiply, scratch
 
 Pair = tuple[int, int]
+
 
 @dataclass(frozen=True)
 class Form:
@@ -216,7 +217,7 @@ def conv2d(x: Any, w: Any, b: Any, slope: Any, stride: int, padding: Pair, numbe
     tiles = tiles_of(y.shape[1:3], form.m)
     packed = _packed_weights(np.ascontiguousarray(w), stride, number, True)
     _forward_loops(
-        np.ascontiguousarray(x), packed, stride, number, form.m, form.n, *padding, *tiles, np.ascontiguousarray(b), slope, y,
+        np.ascontiguousarray(x), packed, stride, number, form.m, form.n, *padding, *tiles, b, slope, y,
         work=x.size + y.size,
     )  # fmt: skip
 
@@ -273,7 +274,7 @@ def conv2d_transpose(y: Any, w: Any, b: Any, slope: Any, stride: int, padding: P
     tiles = tiles_of(y.shape[1:3], form.m)
     packed = _packed_weights(swapped_channels(w), stride, number, False)
     _adjoint_loops(
-        np.ascontiguousarray(y), packed, stride, number, form.m, form.n, *padding, *tiles, np.ascontiguousarray(b), slope, x,
+        np.ascontiguousarray(y), packed, stride, number, form.m, form.n, *padding, *tiles, b, slope, x,
         work=x.size + y.size,
     )  # fmt: skip
 

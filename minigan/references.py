@@ -1,4 +1,4 @@
-"""What ops compute, in plain NumPy, where NumPy has no function for it: the references of the op table and the tests."""
+"""What ops compute, in plain NumPy, where it has no function for it: the references of the op table and the tests."""
 
 from __future__ import annotations
 

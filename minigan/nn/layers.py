@@ -226,9 +226,7 @@ class BatchNorm(Fusing):
             scale = self.gamma * (1.0 / np.sqrt(self.running_var + self.eps)).astype(x.dtype)
             shift = self.beta - scale * self.running_mean
             return ops.bias_act(x * scale, shift, activation=activation.kind, slope=activation.slope)
-        y = ops.batch_norm(
-            x, self.gamma, self.beta, eps=self.eps, activation=activation.kind, slope=activation.slope
-        )
+        y = ops.batch_norm(x, self.gamma, self.beta, eps=self.eps, activation=activation.kind, slope=activation.slope)
         mean, var = y.memo
         rows = x.size // x.shape[-1]
         new = self.momentum

@@ -22,6 +22,7 @@ def constant(array: Any) -> Tensor:
 
 
 def require_float(x: Any) -> None:
+    """Raise TypeError for what is no array of float32 or float64."""
     if getattr(x, "dtype", None) not in FLOATS:
         raise TypeError("x must be an array or Tensor of float32 or float64")
 
