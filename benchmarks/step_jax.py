@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-VARIANTS = ("jit",)
+
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 

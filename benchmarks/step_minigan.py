@@ -8,7 +8,7 @@ from minigan.gan.penalties import PENALTIES
 from minigan.optim import Adam
 from minigan.random import Generator
 
-VARIANTS = ("numba",)
+
 BUILDERS = {
     "dense": nn.Dense,
     "conv": nn.Conv2d,

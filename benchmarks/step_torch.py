@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-VARIANTS = ("eager", "channels-last, fused Adam", "compile")
+
 
 
 class Shape(nn.Module):

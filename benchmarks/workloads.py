@@ -110,3 +110,45 @@ def find(text: str) -> Workload:
         return WORKLOADS[name]
     numbers = {key: int(value) for key, value in (part.split("=") for part in sizes.split(","))}
     return replace({"dc28": dc28, "dc64": dc64}[name](**numbers), name=text)
+
+
+def _forward_operations(layers: tuple[Layer, ...], sample: tuple[int, ...]) -> list[float]:
+    """Return 2 · multiplications of every layer with weights, for one sample of this shape."""
+    counts = []
+    for kind, *numbers in layers:
+        if kind == "dense":
+            counts.append(2.0 * numbers[0] * numbers[1])
+            sample = (numbers[1],)
+        elif kind in ("conv", "conv_transpose"):
+            c_in, c_out, k, s, p, _ = numbers
+            h, w = sample[:2]
+            if kind == "conv":
+                h, w = ((n + 2 * p - k) // s + 1 for n in (h, w))
+                counts.append(2.0 * h * w * k * k * c_in * c_out)
+            else:
+                counts.append(2.0 * h * w * k * k * c_in * c_out)
+                h, w = ((n - 1) * s - 2 * p + k for n in (h, w))
+            sample = (h, w, c_out)
+        elif kind == "shape":
+            sample = tuple(numbers)
+        elif kind == "flat":
+            size = 1
+            for n in sample:
+                size *= n
+            sample = (size,)
+    return counts
+
+
+def operations(workload: Workload) -> float:
+    """Return the floating-point operations of one step's products by the direct formulas.
+
+    D's turn: G forward; D forward, gradients of its weights and of all inputs but the first, on real and generated
+    samples. G's turn: both forward, D's gradients of inputs, G's of weights and of all inputs but the first. R1 adds D's
+    gradients of inputs, and theirs: a forward pass and gradients of weights.
+    """
+    g = _forward_operations(workload.generator, (workload.latent,))
+    d = _forward_operations(workload.discriminator, workload.shape)
+    total = sum(g) + 2 * (2 * sum(d) + sum(d[1:])) + sum(g) + 2 * sum(d) + sum(g) + sum(g[1:])
+    if workload.gamma:
+        total += 3 * sum(d)
+    return workload.batch * total
