@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 

@@ -8,7 +8,6 @@ from minigan.gan.penalties import PENALTIES
 from minigan.optim import Adam
 from minigan.random import Generator
 
-
 BUILDERS = {
     "dense": nn.Dense,
     "conv": nn.Conv2d,

@@ -7,8 +7,6 @@ import torch.nn.functional as F
 from torch import nn
 
 
-
-
 class Shape(nn.Module):
     def __init__(self, *sizes):
         super().__init__()

@@ -143,8 +143,8 @@ def operations(workload: Workload) -> float:
     """Return the floating-point operations of one step's products by the direct formulas.
 
     D's turn: G forward; D forward, gradients of its weights and of all inputs but the first, on real and generated
-    samples. G's turn: both forward, D's gradients of inputs, G's of weights and of all inputs but the first. R1 adds D's
-    gradients of inputs, and theirs: a forward pass and gradients of weights.
+    samples. G's turn: both forward, D's gradients of inputs, G's of weights and of all inputs but the first. R1 adds
+    D's gradients of inputs, and theirs: a forward pass and gradients of weights.
     """
     g = _forward_operations(workload.generator, (workload.latent,))
     d = _forward_operations(workload.discriminator, workload.shape)

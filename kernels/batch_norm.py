@@ -24,7 +24,7 @@ import numpy as np
 
 from minigan.kernels.bias_act import bias_act, bias_act_grad, leaky_slope
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import loops, prange
+from minigan.kernels.jit import units
 
 ROWS = 64  # rows of one partial sum
 
@@ -105,7 +105,7 @@ def _batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float, activation: str = 
     check_piecewise_linear(activation)
     flat = _rows(x)
     sums = _partial_sums(3, flat)
-    _moments_loops(flat, *sums, work=x.size)
+    _moments_units(sums.shape[1], flat, *sums, work=x.size)
     centres, rests, squares = sums.astype(np.float64, copy=False)
     counts = np.full((len(centres), 1), ROWS)
     counts[-1] = len(flat) - ROWS * (len(centres) - 1)
@@ -117,7 +117,7 @@ def _batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float, activation: str = 
     scale = scale.astype(x.dtype)
     y = np.empty(x.shape, x.dtype)
     below = leaky_slope(x.dtype, activation, slope)
-    _scale_loops(flat, scale, shift, below, y.reshape(flat.shape), work=x.size)
+    _scale_units(sums.shape[1], flat, scale, shift, below, y.reshape(flat.shape), work=x.size)
     return y, mean.astype(x.dtype), var.astype(x.dtype)
 
 
@@ -130,12 +130,14 @@ def _batch_norm_grad(
     below = leaky_slope(x.dtype, activation, slope)
     r = 1 / np.sqrt(var + x.dtype.type(eps))
     sums = _partial_sums(2, flat_x)
-    _grad_sum_loops(flat_g, flat_x, flat_y, below, mean, r, sums[0], sums[1], work=x.size)
+    _grad_sum_units(sums.shape[1], flat_g, flat_x, flat_y, below, mean, r, sums[0], sums[1], work=x.size)
     dgamma, dbeta = sums.sum(1, dtype=np.float64).astype(x.dtype)
     dx = np.empty(x.shape, x.dtype)
     rows = x.dtype.type(flat_x.shape[0])
     scale, flat_dx = gamma * r, dx.reshape(flat_x.shape)
-    _grad_loops(flat_g, flat_x, flat_y, below, mean, r, scale, dgamma / rows, dbeta / rows, flat_dx, work=x.size)
+    _grad_units(
+        sums.shape[1], flat_g, flat_x, flat_y, below, mean, r, scale, dgamma / rows, dbeta / rows, flat_dx, work=x.size
+    )
     return dx, dgamma, dbeta
 
 
@@ -148,111 +150,107 @@ def _batch_norm_grad_vjp(
     below = leaky_slope(x.dtype, activation, slope)
     r = 1 / np.sqrt(var + x.dtype.type(eps))
     sums = _partial_sums(5, flat_x)
-    _vjp_sum_loops(flat_u, flat_g, flat_x, flat_y, below, mean, r, sums, work=x.size)
+    _vjp_sum_units(sums.shape[1], flat_u, flat_g, flat_x, flat_y, below, mean, r, sums, work=x.size)
     mean_u, mean_g, mean_ux, mean_gx, mean_ug = sums.sum(1, dtype=np.float64) / len(flat_x)
     along = mean_ug - mean_u * mean_g - mean_ux * mean_gx  # mean(u P g)
     dg, dx = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
     numbers = np.stack([mean, r, mean_u, mean_g, mean_ux, mean_gx, along, gamma]).astype(x.dtype)
     shape = flat_x.shape
-    _vjp_loops(flat_u, flat_g, flat_x, flat_y, below, numbers, dg.reshape(shape), dx.reshape(shape), work=x.size)
+    _vjp_units(
+        sums.shape[1], flat_u, flat_g, flat_x, flat_y, below, numbers, dg.reshape(shape), dx.reshape(shape), work=x.size
+    )
     return dg, dx, (r * along * len(flat_x)).astype(x.dtype)
 
 
-@loops
-def _moments_loops(x, centres, rests, squares):
+@units
+def _moments_units(chunk, x, centres, rests, squares):
     """For each chunk about its mean, and the sums of x and its square about it: the mean's rounding is in the first."""
-    for chunk in prange(centres.shape[0]):
-        centre, rest, square = centres[chunk], rests[chunk], squares[chunk]
-        begin, end = chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)
-        for row in range(begin, end):
-            values = x[row]
-            for c in range(values.size):
-                centre[c] += values[c]
-        share = x.dtype.type(1) / x.dtype.type(end - begin)
-        for c in range(centre.size):
-            centre[c] *= share
-        for row in range(begin, end):
-            values = x[row]
-            for c in range(values.size):
-                d = values[c] - centre[c]
-                rest[c] += d
-                square[c] += d * d
+    centre, rest, square = centres[chunk], rests[chunk], squares[chunk]
+    begin, end = chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)
+    for row in range(begin, end):
+        values = x[row]
+        for c in range(values.size):
+            centre[c] += values[c]
+    share = x.dtype.type(1) / x.dtype.type(end - begin)
+    for c in range(centre.size):
+        centre[c] *= share
+    for row in range(begin, end):
+        values = x[row]
+        for c in range(values.size):
+            d = values[c] - centre[c]
+            rest[c] += d
+            square[c] += d * d
 
 
-@loops
-def _scale_loops(x, scale, shift, slope, y):
+@units
+def _scale_units(chunk, x, scale, shift, slope, y):
     zero = x.dtype.type(0)
-    for chunk in prange((x.shape[0] + ROWS - 1) // ROWS):
-        for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
-            values, out = x[row], y[row]
-            if slope == 1:
-                for c in range(values.size):
-                    out[c] = values[c] * scale[c] + shift[c]
-            elif slope == 0:
-                for c in range(values.size):
-                    v = values[c] * scale[c] + shift[c]
-                    out[c] = zero if v <= 0 else v
-            else:
-                for c in range(values.size):
-                    v = values[c] * scale[c] + shift[c]
-                    out[c] = v if v > 0 else slope * v
-
-
-@loops
-def _grad_sum_loops(g, x, y, slope, mean, r, dgamma, dbeta):
-    one = x.dtype.type(1)
-    for chunk in prange(dgamma.shape[0]):
-        sums, products = dbeta[chunk], dgamma[chunk]
-        for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
-            dy, values, sign = g[row], x[row], y[row]
+    for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
+        values, out = x[row], y[row]
+        if slope == 1:
             for c in range(values.size):
-                d = dy[c] * (one if sign[c] > 0 else slope)
-                sums[c] += d
-                products[c] += d * ((values[c] - mean[c]) * r[c])
-
-
-@loops
-def _grad_loops(g, x, y, slope, mean, r, scale, dgamma, dbeta, dx):
-    one = x.dtype.type(1)
-    for chunk in prange((x.shape[0] + ROWS - 1) // ROWS):
-        for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
-            dy, values, sign, out = g[row], x[row], y[row], dx[row]
+                out[c] = values[c] * scale[c] + shift[c]
+        elif slope == 0:
             for c in range(values.size):
-                xhat = (values[c] - mean[c]) * r[c]
-                out[c] = scale[c] * (dy[c] * (one if sign[c] > 0 else slope) - dbeta[c] - xhat * dgamma[c])
-
-
-@loops
-def _vjp_sum_loops(u, g, x, y, slope, mean, r, sums):
-    one = x.dtype.type(1)
-    for chunk in prange(sums.shape[1]):
-        sum_u, sum_g, sum_ux = sums[0, chunk], sums[1, chunk], sums[2, chunk]
-        sum_gx, sum_ug = sums[3, chunk], sums[4, chunk]
-        for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
-            du, dy, values, sign = u[row], g[row], x[row], y[row]
+                v = values[c] * scale[c] + shift[c]
+                out[c] = zero if v <= 0 else v
+        else:
             for c in range(values.size):
-                d = dy[c] * (one if sign[c] > 0 else slope)
-                xhat = (values[c] - mean[c]) * r[c]
-                sum_u[c] += du[c]
-                sum_g[c] += d
-                sum_ux[c] += du[c] * xhat
-                sum_gx[c] += d * xhat
-                sum_ug[c] += du[c] * d
+                v = values[c] * scale[c] + shift[c]
+                out[c] = v if v > 0 else slope * v
 
 
-@loops
-def _vjp_loops(u, g, x, y, slope, numbers, dg, dx):
+@units
+def _grad_sum_units(chunk, g, x, y, slope, mean, r, dgamma, dbeta):
     one = x.dtype.type(1)
-    for chunk in prange((x.shape[0] + ROWS - 1) // ROWS):
-        mean, r, mean_u, mean_g = numbers[0], numbers[1], numbers[2], numbers[3]
-        mean_ux, mean_gx, along, gamma = numbers[4], numbers[5], numbers[6], numbers[7]
-        for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
-            du, dy, values, sign, out_g, out_x = u[row], g[row], x[row], y[row], dg[row], dx[row]
-            for c in range(values.size):
-                passed = one if sign[c] > 0 else slope
-                xhat = (values[c] - mean[c]) * r[c]
-                pu = du[c] - mean_u[c] - xhat * mean_ux[c]
-                pg = dy[c] * passed - mean_g[c] - xhat * mean_gx[c]
-                scale = gamma[c] * r[c]
-                out_g[c] = scale * pu * passed
-                out_x[c] = -scale * r[c] * (mean_gx[c] * pu + mean_ux[c] * pg + xhat * along[c])
+    sums, products = dbeta[chunk], dgamma[chunk]
+    for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
+        dy, values, sign = g[row], x[row], y[row]
+        for c in range(values.size):
+            d = dy[c] * (one if sign[c] > 0 else slope)
+            sums[c] += d
+            products[c] += d * ((values[c] - mean[c]) * r[c])
+
+
+@units
+def _grad_units(chunk, g, x, y, slope, mean, r, scale, dgamma, dbeta, dx):
+    one = x.dtype.type(1)
+    for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
+        dy, values, sign, out = g[row], x[row], y[row], dx[row]
+        for c in range(values.size):
+            xhat = (values[c] - mean[c]) * r[c]
+            out[c] = scale[c] * (dy[c] * (one if sign[c] > 0 else slope) - dbeta[c] - xhat * dgamma[c])
+
+
+@units
+def _vjp_sum_units(chunk, u, g, x, y, slope, mean, r, sums):
+    one = x.dtype.type(1)
+    sum_u, sum_g, sum_ux = sums[0, chunk], sums[1, chunk], sums[2, chunk]
+    sum_gx, sum_ug = sums[3, chunk], sums[4, chunk]
+    for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
+        du, dy, values, sign = u[row], g[row], x[row], y[row]
+        for c in range(values.size):
+            d = dy[c] * (one if sign[c] > 0 else slope)
+            xhat = (values[c] - mean[c]) * r[c]
+            sum_u[c] += du[c]
+            sum_g[c] += d
+            sum_ux[c] += du[c] * xhat
+            sum_gx[c] += d * xhat
+            sum_ug[c] += du[c] * d
+
+
+@units
+def _vjp_units(chunk, u, g, x, y, slope, numbers, dg, dx):
+    one = x.dtype.type(1)
+    mean, r, mean_u, mean_g = numbers[0], numbers[1], numbers[2], numbers[3]
+    mean_ux, mean_gx, along, gamma = numbers[4], numbers[5], numbers[6], numbers[7]
+    for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
+        du, dy, values, sign, out_g, out_x = u[row], g[row], x[row], y[row], dg[row], dx[row]
+        for c in range(values.size):
+            passed = one if sign[c] > 0 else slope
+            xhat = (values[c] - mean[c]) * r[c]
+            pu = du[c] - mean_u[c] - xhat * mean_ux[c]
+            pg = dy[c] * passed - mean_g[c] - xhat * mean_gx[c]
+            scale = gamma[c] * r[c]
+            out_g[c] = scale * pu * passed
+            out_x[c] = -scale * r[c] * (mean_gx[c] * pu + mean_ux[c] * pg + xhat * along[c])

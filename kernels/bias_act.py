@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import CHUNK, helper, loops, prange
+from minigan.kernels.jit import CHUNK, helper, units
 from minigan.kernels.lanes import bias_leaky_run
 
 ROWS = 64  # rows whose sums are taken in their own dtype, before float64 adds them up
@@ -101,19 +101,28 @@ def bias_act_into(x: Any, b: Any, y: Any, activation: str, slope: float) -> None
         return
     below = leaky_slope(x.dtype, activation, slope)
     x, b = np.ascontiguousarray(x), b if b is None else np.ascontiguousarray(b)
-    _bias_leaky_loops(x.reshape(-1), x.reshape(-1)[:0] if b is None else b, below, y.reshape(-1), work=x.size)
-
-
-@loops
-def _bias_leaky_loops(x, b, slope, y):
-    channels = b.size if b.size else CHUNK
+    channels = CHUNK if b is None else max(1, b.size)
     rows = max(1, CHUNK // channels)
-    for chunk in prange((x.size + rows * channels - 1) // (rows * channels)):
-        end = min(x.size, (chunk + 1) * rows * channels)
-        for at in range(chunk * rows * channels, end, channels):
-            bias_leaky_run(
-                y, at, x, at, b if b.size else x, 0 if b.size else at, b.size > 0, slope, min(channels, end - at)
-            )
+    flat, none = x.reshape(-1), x.reshape(-1)[:0]
+    _bias_leaky_units(
+        -(-x.size // (rows * channels)),
+        flat,
+        none if b is None else b,
+        below,
+        rows,
+        channels,
+        y.reshape(-1),
+        work=x.size,
+    )
+
+
+@units
+def _bias_leaky_units(chunk, x, b, slope, rows, channels, y):
+    end = min(x.size, (chunk + 1) * rows * channels)
+    for at in range(chunk * rows * channels, end, channels):
+        bias_leaky_run(
+            y, at, x, at, b if b.size else x, 0 if b.size else at, b.size > 0, slope, min(channels, end - at)
+        )
 
 
 @helper
@@ -135,22 +144,21 @@ def _bias_act_grad(g: Any, y: Any, *, activation: str, slope: float) -> Any:
     out = np.empty_like(g, order="C", subok=False)
     below = g.dtype.type(slope if activation == "leaky_relu" else 0)
     flat_g, flat_y = np.ascontiguousarray(g).reshape(-1), np.ascontiguousarray(y).reshape(-1)
-    _leaky_grad_loops(flat_g, flat_y, below, out.reshape(-1), work=out.size)
+    _leaky_grad_units(-(-out.size // CHUNK), flat_g, flat_y, below, out.reshape(-1), work=out.size)
     return out
 
 
-@loops
-def _leaky_grad_loops(g, y, slope, out):
+@units
+def _leaky_grad_units(chunk, g, y, slope, out):
     zero = g.dtype.type(0)
-    for chunk in prange((g.size + CHUNK - 1) // CHUNK):
-        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
-        dy, value, dv = g[part], y[part], out[part]
-        if slope != 0:
-            for i in range(dy.size):
-                dv[i] = dy[i] if value[i] > 0 else slope * dy[i]
-        else:
-            for i in range(dy.size):
-                dv[i] = dy[i] if value[i] > 0 else zero
+    part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+    dy, value, dv = g[part], y[part], out[part]
+    if slope != 0:
+        for i in range(dy.size):
+            dv[i] = dy[i] if value[i] > 0 else slope * dy[i]
+    else:
+        for i in range(dy.size):
+            dv[i] = dy[i] if value[i] > 0 else zero
 
 
 @bias_act_sums.numba
@@ -162,26 +170,25 @@ def _bias_act_sums(g: Any, y: Any, *, activation: str, slope: float) -> Any:
     dv = np.empty(g.shape, g.dtype)
     sums = np.zeros((-(-g.size // channels // ROWS), channels), g.dtype)
     flat_g, flat_y = (np.ascontiguousarray(a).reshape(-1, channels) for a in (g, y))
-    _leaky_sums_loops(
-        flat_g, flat_y, leaky_slope(g.dtype, activation, slope), dv.reshape(flat_g.shape), sums, work=g.size
+    _leaky_sums_units(
+        len(sums), flat_g, flat_y, leaky_slope(g.dtype, activation, slope), dv.reshape(flat_g.shape), sums, work=g.size
     )
     return dv, sums.sum(0, dtype=np.float64).astype(g.dtype)
 
 
-@loops
-def _leaky_sums_loops(g, y, slope, dv, sums):
+@units
+def _leaky_sums_units(chunk, g, y, slope, dv, sums):
     zero = g.dtype.type(0)
-    for chunk in prange(sums.shape[0]):
-        total = sums[chunk]
-        for row in range(chunk * ROWS, min(g.shape[0], (chunk + 1) * ROWS)):
-            dy, value, out = g[row], y[row], dv[row]
-            if slope != 0:
-                for c in range(dy.size):
-                    d = dy[c] if value[c] > 0 else slope * dy[c]
-                    out[c] = d
-                    total[c] += d
-            else:
-                for c in range(dy.size):
-                    d = dy[c] if value[c] > 0 else zero
-                    out[c] = d
-                    total[c] += d
+    total = sums[chunk]
+    for row in range(chunk * ROWS, min(g.shape[0], (chunk + 1) * ROWS)):
+        dy, value, out = g[row], y[row], dv[row]
+        if slope != 0:
+            for c in range(dy.size):
+                d = dy[c] if value[c] > 0 else slope * dy[c]
+                out[c] = d
+                total[c] += d
+        else:
+            for c in range(dy.size):
+                d = dy[c] if value[c] > 0 else zero
+                out[c] = d
+                total[c] += d

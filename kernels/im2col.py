@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigan.kernels.bias_act import bias_leaky
-from minigan.kernels.jit import helper, loops, prange
+from minigan.kernels.jit import helper, units
 from minigan.kernels.lanes import add_run, copy_run
 from minigan.kernels.tile import PANEL_BYTES, TILE_ROWS, multiply, pack, packed, scratch
 
@@ -23,8 +23,7 @@ Pair = tuple[int, int]
 BLOCK_ENTRIES = 1 << 15  # of the block of patches that one core works on
 
 
-@helper
-def block_rows(entries):
+def _block_rows(entries: int) -> int:
     """Return how many patches of ``entries`` each are unrolled at a time: a multiple of 8."""
     return max(8, min(256, BLOCK_ENTRIES // entries // 8 * 8))
 
@@ -65,60 +64,63 @@ def conv2d(x: Any, w: Any, b: Any, slope: Any, stride: Pair, padding: Pair, y: A
     """Write v > 0 ? v : slope·v with v = x ⋆ w + b into y (N, OH, OW, Cout); b may be empty."""
     rows, c_out = w.size // w.shape[3], w.shape[3]
     panels = packed(np.ascontiguousarray(w).reshape(-1), rows, c_out, c_out, 1)
-    _conv_loops(np.ascontiguousarray(x), panels, *w.shape[:2], *stride, *padding, b, slope, y, work=y.size * rows // 64)
+    high = _block_rows(rows)
+    _conv_units(
+        -(-y.size // c_out // high), np.ascontiguousarray(x), panels, *w.shape[:2], *stride, *padding, b, slope,
+        high, y,
+        work=y.size * rows // 64,
+    )  # fmt: skip
 
 
-@loops
-def _conv_loops(x, panels, kh, kw, sh, sw, ph, pw, b, slope, y):
+@units
+def _conv_units(unit, x, panels, kh, kw, sh, sw, ph, pw, b, slope, high, y):
     n_images, oh, ow, c_out = y.shape
     width = PANEL_BYTES // x.itemsize
     entries = kh * kw * x.shape[3]
-    total, high = n_images * oh * ow, block_rows(entries)
+    total = n_images * oh * ow
     flat = y.reshape(-1)
-    for unit in prange((total + high - 1) // high):
-        first, count = unit * high, min(high, total - unit * high)
-        rows, edge = scratch(high * entries, x), scratch(TILE_ROWS * width, x)
-        unroll(x, first, count, oh, ow, kh, kw, sh, sw, ph, pw, 0, kh, rows)
-        multiply(
-            rows, 0, entries, 1, TILE_ROWS * entries, panels, 0, width, entries * width,
-            count, c_out, entries, flat, first * c_out, c_out, True, edge,
-        )  # fmt: skip
-        bias_leaky(flat, first * c_out, count, c_out, c_out, b, 0, slope)
+    first, count = unit * high, min(high, total - unit * high)
+    rows, edge = scratch(high * entries, x), scratch(TILE_ROWS * width, x)
+    unroll(x, first, count, oh, ow, kh, kw, sh, sw, ph, pw, 0, kh, rows)
+    multiply(
+        rows, 0, entries, 1, TILE_ROWS * entries, panels, 0, width, entries * width,
+        count, c_out, entries, flat, first * c_out, c_out, True, edge,
+    )  # fmt: skip
+    bias_leaky(flat, first * c_out, count, c_out, c_out, b, 0, slope)
 
 
 def conv2d_transpose(y: Any, w: Any, b: Any, slope: Any, stride: Pair, padding: Pair, x: Any) -> None:
     """Write v > 0 ? v : slope·v with v = convᵀ(y, w) + b into x (N, H, W, Cin); b may be empty."""
     rows, c_out = w.size // w.shape[3], w.shape[3]
     panels = packed(np.ascontiguousarray(w).reshape(-1), c_out, rows, 1, c_out)
-    _transpose_loops(
-        np.ascontiguousarray(y), panels, *w.shape[:2], *stride, *padding, b, slope, x, work=y.size * rows // 64
-    )
+    _transpose_units(
+        len(y), np.ascontiguousarray(y), panels, *w.shape[:2], *stride, *padding, b, slope, _block_rows(rows), x,
+        work=y.size * rows // 64,
+    )  # fmt: skip
 
 
-@loops
-def _transpose_loops(y, panels, kh, kw, sh, sw, ph, pw, b, slope, x):
+@units
+def _transpose_units(image, y, panels, kh, kw, sh, sw, ph, pw, b, slope, high, x):
     n_images, h, w, c_in = x.shape
     _, oh, ow, c_out = y.shape
     width = PANEL_BYTES // x.itemsize
     entries, run = kh * kw * c_in, kw * c_in
-    high = block_rows(entries)
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    for image in prange(n_images):  # patches overlap within an image: one thread adds them up
-        rows, edge = scratch(high * entries, x), scratch(TILE_ROWS * width, x)
-        x[image] = 0
-        for first in range(0, oh * ow, high):
-            count = min(high, oh * ow - first)
-            multiply(
-                flat_y, (image * oh * ow + first) * c_out, c_out, 1, TILE_ROWS * c_out, panels, 0, width, c_out * width,
-                count, entries, c_out, rows, 0, entries, True, edge,
-            )  # fmt: skip
-            for row in range(count):
-                top, left = (first + row) // ow * sh - ph, (first + row) % ow * sw - pw
-                begin, end = min(kw, max(0, -left)) * c_in, max(0, min(kw, w - left)) * c_in
-                for i in range(max(0, -top), min(kh, h - top)):
-                    start = ((image * h + top + i) * w + left) * c_in
-                    add_run(flat_x, start + begin, rows, (row * kh + i) * run + begin, end - begin)
-        bias_leaky(flat_x, image * h * w * c_in, h * w, c_in, c_in, b, 0, slope)
+    rows, edge = scratch(high * entries, x), scratch(TILE_ROWS * width, x)
+    x[image] = 0
+    for first in range(0, oh * ow, high):
+        count = min(high, oh * ow - first)
+        multiply(
+            flat_y, (image * oh * ow + first) * c_out, c_out, 1, TILE_ROWS * c_out, panels, 0, width, c_out * width,
+            count, entries, c_out, rows, 0, entries, True, edge,
+        )  # fmt: skip
+        for row in range(count):
+            top, left = (first + row) // ow * sh - ph, (first + row) % ow * sw - pw
+            begin, end = min(kw, max(0, -left)) * c_in, max(0, min(kw, w - left)) * c_in
+            for i in range(max(0, -top), min(kh, h - top)):
+                start = ((image * h + top + i) * w + left) * c_in
+                add_run(flat_x, start + begin, rows, (row * kh + i) * run + begin, end - begin)
+    bias_leaky(flat_x, image * h * w * c_in, h * w, c_in, c_in, b, 0, slope)
 
 
 def conv2d_weight_grad(x: Any, y: Any, stride: Pair, padding: Pair, w: Any) -> None:
@@ -130,8 +132,11 @@ def conv2d_weight_grad(x: Any, y: Any, stride: Pair, padding: Pair, w: Any) -> N
     outputs = y.size // y.shape[3]
     parts = max(1, min(16, outputs // 512, (1 << 20) // w.size))
     sums = np.empty((parts, w.size), w.dtype)
-    _weight_grad_loops(
-        np.ascontiguousarray(x), np.ascontiguousarray(y), *w.shape[:2], *stride, *padding, sums,
+    kh, kw, c_in, _ = w.shape
+    taller = 1 if kw * c_in >= 32 else kh  # rows of the kernel in one unit of work
+    _weight_grad_units(
+        parts * kh // taller, np.ascontiguousarray(x), np.ascontiguousarray(y), kh, kw, *stride, *padding,
+        taller, _block_rows(taller * kw * c_in), sums,
         work=outputs * w.size // 64,
     )  # fmt: skip
     w.reshape(-1)[...] = sums[0]
@@ -139,29 +144,27 @@ def conv2d_weight_grad(x: Any, y: Any, stride: Pair, padding: Pair, w: Any) -> N
         w.reshape(-1)[...] += part
 
 
-@loops
-def _weight_grad_loops(x, y, kh, kw, sh, sw, ph, pw, sums):
+@units
+def _weight_grad_units(unit, x, y, kh, kw, sh, sw, ph, pw, taller, high, sums):
     n_images, oh, ow, c_out = y.shape
     width = PANEL_BYTES // x.itemsize
     run = kw * x.shape[3]
-    taller = 1 if run >= 32 else kh  # rows of the kernel in one unit of work
     entries = taller * run
-    parts, total, high = sums.shape[0], n_images * oh * ow, block_rows(entries)
+    parts, total = sums.shape[0], n_images * oh * ow
     long = (total + parts - 1) // parts
     flat_y, flat = y.reshape(-1), sums.reshape(-1)
-    for unit in prange(parts * (kh // taller)):
-        part, i0 = unit // (kh // taller), unit % (kh // taller) * taller
-        begin, end = min(total, part * long), min(total, (part + 1) * long)
-        rows, edge = scratch(high * entries, x), scratch(TILE_ROWS * width, x)
-        panels = scratch((c_out + width - 1) // width * width * high, x)
-        out = part * sums.shape[1] + i0 * run * c_out
-        if begin == end:
-            flat[out : out + entries * c_out] = 0
-        for first in range(begin, end, high):
-            count = min(high, end - first)
-            unroll(x, first, count, oh, ow, kh, kw, sh, sw, ph, pw, i0, i0 + taller, rows)
-            pack(flat_y, first * c_out, c_out, 1, count, c_out, panels, 0)
-            multiply(
-                rows, 0, 1, entries, TILE_ROWS, panels, 0, width, count * width,
-                entries, c_out, count, flat, out, c_out, first == begin, edge,
-            )  # fmt: skip
+    part, i0 = unit // (kh // taller), unit % (kh // taller) * taller
+    begin, end = min(total, part * long), min(total, (part + 1) * long)
+    rows, edge = scratch(high * entries, x), scratch(TILE_ROWS * width, x)
+    panels = scratch((c_out + width - 1) // width * width * high, x)
+    out = part * sums.shape[1] + i0 * run * c_out
+    if begin == end:
+        flat[out : out + entries * c_out] = 0
+    for first in range(begin, end, high):
+        count = min(high, end - first)
+        unroll(x, first, count, oh, ow, kh, kw, sh, sw, ph, pw, i0, i0 + taller, rows)
+        pack(flat_y, first * c_out, c_out, 1, count, c_out, panels, 0)
+        multiply(
+            rows, 0, 1, entries, TILE_ROWS, panels, 0, width, count * width,
+            entries, c_out, count, flat, out, c_out, first == begin, edge,
+        )  # fmt: skip

@@ -8,8 +8,8 @@ Decisions that hold for every kernel (measured, or found as wrong results elsewh
 * no ``fastmath``: with ``contract`` and ``reassoc`` a batch-norm gradient came out with other bits when its machine
   code was loaded from the cache than when it was compiled in the process. Strict arithmetic is defined by the source
   alone, ``isnan`` tells the truth, and loops over channels vectorise all the same;
-* no reduction across ``prange`` iterations: work is cut in chunks of a constant size, each writes its own slot, the
-  slots are combined in order. So results do not depend on the number of threads.
+* no reduction across units of work: work is cut in units of a constant size, each writes its own slot, the slots are
+  combined in order. So results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -96,7 +96,12 @@ class Helper(Late):
         self.__doc__ = function.__doc__
 
     def _compile(self) -> Any:
-        return _load_numba().njit(error_model="numpy", nogil=True)(_bound(self.function, {}))
+        numba = _load_numba()
+        compiled = numba.njit(error_model="numpy", nogil=True)(_bound(self.function, {}))
+        # Numba would compile it anew for every constant among the arguments
+        general, unliteral = compiled.get_call_template, numba.types.unliteral
+        compiled.get_call_template = lambda args, named: general(tuple(map(unliteral, args)), named)
+        return compiled
 
 
 def late(make: Callable[[], Any]) -> Any:
@@ -120,67 +125,169 @@ def _bound(function: Callable[..., Any], names: dict[str, Any]) -> Any:
     return types.FunctionType(function.__code__, {**function.__globals__, **made, **names}, function.__name__)
 
 
-def _sources(function: Callable[..., Any]) -> set[str]:
-    """Return the files that the function's code comes from, other than its own."""
-    files = set()
-    for value in _named(function).values():
-        source = value.function if isinstance(value, Helper) else value.make.__wrapped__
-        files |= {source.__code__.co_filename} | _sources(source)
-    return files - {function.__code__.co_filename}
+@functools.cache
+def _edition() -> str:
+    """Return a name for all that machine code depends on beside a function's own file, which Numba's cache knows."""
+    text = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return hashlib.sha256(text + str(vector_bytes()).encode()).hexdigest()[:8]
 
 
-def _edition(function: Callable[..., Any]) -> str:
-    """Return a name for what machine code depends on beside the function's own file, which Numba's cache knows."""
-    text = b"".join(Path(file).read_bytes() for file in sorted(_sources(function)))
-    return hashlib.sha256(text + str(vector_bytes()).encode()).hexdigest()[:8] if text else ""
+@late
+def call_body() -> Any:
+    """Build ``call_body(body, unit, arguments)``: call the function at the address ``body``."""
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def call_body(typing: Any, body: Any, unit: Any, arguments: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            pointer = ir.IntType(8).as_pointer()
+            kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64), pointer])
+            function = builder.inttoptr(values[0], kind.as_pointer())
+            builder.call(function, [values[1], builder.inttoptr(values[2], pointer)])
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.intp, types.intp), generate
+
+    return call_body
 
 
-class Loops:
-    """A loop nest in the Numba subset of Python, compiled when first called.
+def _run_parallel(count, body, arguments):
+    for unit in prange(count):
+        call_body(body, unit, arguments)
 
-    It is compiled for one thread, and with its ``prange`` loops shared among the threads when a call first has enough
-    ``work`` to repay opening a parallel region. The choice depends on the size alone, never on the number of threads.
+
+@late
+def launch() -> Any:
+    """Build ``launch(count, runner, function, arguments)``: function(unit, *arguments) for every unit of work.
+
+    ``function`` is the address of compiled code and ``runner`` that of :func:`_run_parallel`, or 0 for one thread. Code
+    that is called by its address is optimised once, not again in everything that calls it.
+    """
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.core.errors import TypingError
+    from numba.extending import intrinsic
+
+    word, pointer = ir.IntType(64), ir.IntType(8).as_pointer()
+
+    @intrinsic
+    def launch(typing: Any, count: Any, runner: Any, function: Any, arguments: Any) -> Any:
+        for kind in arguments:
+            if isinstance(kind, types.Array) and kind.layout != "C":
+                raise TypingError("loop nests take contiguous arrays")
+
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            count, runner, function, packed = values
+            kinds = list(signature.args[3])
+            blob = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [function, packed]))
+
+            body = ir.Function(
+                builder.module, ir.FunctionType(ir.VoidType(), [word, pointer]), context.mangler("unit_body", kinds)
+            )
+            body.linkage = "internal"
+            inner = ir.IRBuilder(body.append_basic_block())
+            held = inner.load(inner.bitcast(body.args[1], blob.type))
+            convention = context.call_conv
+            callee = inner.inttoptr(
+                inner.extract_value(held, 0),
+                convention.get_function_type(types.void, [types.intp, *kinds]).as_pointer(),
+            )
+            given = cgutils.unpack_tuple(inner, inner.extract_value(held, 1))
+            convention.call_function(inner, callee, types.void, [types.intp, *kinds], [body.args[0], *given])
+            inner.ret_void()
+
+            address = builder.bitcast(blob, pointer)
+            alone = builder.icmp_unsigned("==", runner, word(0))
+            with builder.if_else(alone) as (one, many):
+                with one, cgutils.for_range(builder, count) as loop:
+                    builder.call(body, [loop.index, address])
+                with many:
+                    shape = convention.get_function_type(types.void, [types.intp] * 3).as_pointer()
+                    numbers = [count, builder.ptrtoint(body, word), builder.ptrtoint(address, word)]
+                    convention.call_function(
+                        builder, builder.inttoptr(runner, shape), types.void, [types.intp] * 3, numbers
+                    )
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.intp, types.intp, arguments), generate
+
+    return launch
+
+
+def _launch_units(count, runner, function, *arguments):  # noqa: ANN002
+    launch(count, runner, function, arguments)
+
+
+def _cached(numba: Any, function: Callable[..., Any], name: str, **options: Any) -> Any:
+    """Compile with Numba, cached on disk under the name where there is a folder to write to."""
+    function.__qualname__ = name
+    options |= {"error_model": "numpy", "nogil": True}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # compile in every process
+        return numba.njit(**options)(function)
+
+
+def _address(dispatcher: Any, kinds: tuple[Any, ...]) -> int:
+    """Return where the machine code for arguments of these types lies."""
+    dispatcher.compile(kinds)
+    compiled = dispatcher.overloads[kinds]
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+
+@functools.cache
+def _launcher() -> tuple[Any, int]:
+    """Return the compiled launcher of units, and the address of the parallel loop over them."""
+    numba = _load_numba()
+    run = _cached(numba, _bound(_run_parallel, {"prange": numba.prange}), "_run_parallel", parallel=not SERIAL)
+    start = _cached(numba, _bound(_launch_units, {}), "_launch_units")
+    return start, 0 if SERIAL else _address(run, (numba.intp,) * 3)
+
+
+class Units:
+    """A function of a unit of work and arguments, in the Numba subset of Python; its units run in any order.
+
+    A call runs ``count`` units, on several threads when there is enough ``work`` to repay waking them. The choice
+    depends on the size alone, never on the number of threads. Arrays are contiguous and share the dtype of the first.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.__doc__ = function.__doc__
-        self._serial: Any = None
-        self._parallel: Any = None
+        self._addresses: dict[Any, int] = {}
+        self._kept: list[Any] = []
 
-    def __call__(self, *args: Any, work: int) -> None:
-        """Run the loops; ``work`` is about the number of elements they touch."""
-        if work < PARALLEL_WORK:
-            (self._serial or self.compile(parallel=False))(*args)
-        elif _workqueue:
+    def __call__(self, count: int, *args: Any, work: int) -> None:
+        """Run the units 0 to count − 1; ``work`` is about the number of elements they touch."""
+        address = self._addresses.get(args[0].dtype) or self._compile(args)
+        start, parallel = _launcher()
+        runner = parallel if work >= PARALLEL_WORK and count > 1 else 0
+        if runner and _workqueue:
             with _lock:
-                (self._parallel or self.compile(parallel=True))(*args)
+                start(count, runner, address, *args)
         else:
-            (self._parallel or self.compile(parallel=True))(*args)
+            start(count, runner, address, *args)
 
-    def compile(self, *, parallel: bool) -> Any:
-        """Return the Numba dispatcher, making it on the first call."""
-        with _lock:
-            if parallel:
-                self._parallel = self._parallel or self._jit(_load_numba(), not SERIAL)
-                return self._parallel
-            self._serial = self._serial or self._jit(_load_numba(), False)
-            return self._serial
-
-    def _jit(self, numba: Any, parallel: bool) -> Any:
+    def _compile(self, args: tuple[Any, ...]) -> int:
         global _workqueue
-        if parallel:
+        with _lock:
+            numba = _load_numba()
             _workqueue = not has_openmp()
-        function = _bound(self.function, {"prange": numba.prange} if parallel else {})
-        # the cache file is named after the qualified name: one for each version, and for each edition of its helpers
-        kind = [".parallel"] * parallel + [_edition(self.function)]
-        function.__qualname__ = self.function.__qualname__ + "".join(kind)
-        function.__module__ = self.function.__module__
-        options = {"parallel": parallel, "error_model": "numpy", "nogil": True}
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # no folder to write the cache to: compile in every process
-            return numba.njit(**options)(function)
+            kinds = [numba.typeof(a) for a in args]
+            kinds = [k.copy(readonly=False) if isinstance(k, numba.types.Array) else k for k in kinds]
+            name = f"{self.function.__qualname__}.{_edition()}"
+            dispatcher = _cached(numba, _bound(self.function, {}), name)
+            self._addresses[args[0].dtype] = _address(dispatcher, (numba.intp, *kinds))
+            self._kept.append(dispatcher)  # its code must live as long as its address
+            return self._addresses[args[0].dtype]
+
+
+def units(function: Callable[..., Any]) -> Units:
+    """Compile a function of a unit of work with Numba when it is first called."""
+    return Units(function)
 
 
 def has_openmp() -> bool:
@@ -190,8 +297,3 @@ def has_openmp() -> bool:
     except ImportError:
         return False
     return True
-
-
-def loops(function: Callable[..., Any]) -> Loops:
-    """Compile a loop nest with Numba when it is first called."""
-    return Loops(function)

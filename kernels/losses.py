@@ -19,7 +19,7 @@ import numpy as np
 
 from minigan.kernels.bias_act import sigmoid
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import loops
+from minigan.kernels.jit import units
 
 LOSSES = ("softplus", "softplus_neg", "square", "square_to_one", "hinge_fake", "hinge_real", "linear")
 
@@ -54,12 +54,12 @@ def mean_loss(s: Any, *, loss: str) -> Any:
 def _mean_loss(s: Any, *, loss: str) -> Any:
     check_loss(s, loss)
     value, slope = np.zeros(1, np.float64), np.empty(s.shape, s.dtype)
-    _loss_loops(np.ascontiguousarray(s).reshape(-1), LOSSES.index(loss), value, slope.reshape(-1), work=0)
+    _loss_units(1, np.ascontiguousarray(s).reshape(-1), LOSSES.index(loss), value, slope.reshape(-1), work=0)
     return value.astype(s.dtype).reshape(()), slope
 
 
-@loops
-def _loss_loops(s, loss, value, slope):
+@units
+def _loss_units(unit, s, loss, value, slope):
     total = 0.0
     for i in range(s.size):  # logits are few: one a sample, so one thread adds them in order
         t = np.float64(s[i])

@@ -11,7 +11,7 @@ import numpy as np
 
 from minigan.kernels.bias_act import bias_act, bias_leaky, check_activation, finish, leaky_slope
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import loops, prange
+from minigan.kernels.jit import units
 from minigan.kernels.tile import PANEL_BYTES, TILE_ROWS, dot, gather, multiply, pack, scratch
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -63,7 +63,7 @@ def product(x: Any, w: Any, b: Any, slope: Any, y: Any) -> None:
     few, (m, k), n = 4, x.shape, w.shape[1]
     if n <= few and x.flags.c_contiguous:  # a few columns: dot products
         columns = np.ascontiguousarray(w.T).reshape(-1)
-        _dot_loops(x.reshape(-1), columns, k, b, slope, y, work=m * n * k // 8)
+        _dot_units(-(-m // 32), x.reshape(-1), columns, k, b, slope, y, work=m * n * k // 8)
     elif n <= few and m > few and not b.size:  # a few columns of a transposed x: rows of the transposed product
         across = np.empty((n, m), y.dtype)
         product(w.T, x.T, b, slope, across)
@@ -71,46 +71,46 @@ def product(x: Any, w: Any, b: Any, slope: Any, y: Any) -> None:
     elif k == 1 and slope == 1 and not b.size:
         np.multiply(x, w, out=y)
     else:
-        _product_loops(*_entries(x), *_entries(w), k, b, slope, y, work=m * n * k // 64 + k * n // 4)
+        width = PANEL_BYTES.make() // y.itemsize
+        high = 256 if n > 2 * width else 64  # rows of y in one unit of work, which is two panels wide
+        count = -(-n // (2 * width)) * -(-m // high)
+        _product_units(count, *_entries(x), *_entries(w), k, b, slope, high, y, work=m * n * k // 64 + k * n // 4)
 
 
-@loops
-def _product_loops(a, a_row, a_col, b, b_row, b_col, k, bias, slope, c):
+@units
+def _product_units(unit, a, a_row, a_col, b, b_row, b_col, k, bias, slope, high, c):
     m, n = c.shape
     width = PANEL_BYTES // c.itemsize
-    high = 256 if n > 2 * width else 64  # rows of C in one unit of work, which is two panels wide
     across = (n + 2 * width - 1) // (2 * width)
     flat = c.reshape(-1)
     as_it_is = m <= TILE_ROWS and b_col == 1 and n % width == 0  # too few rows to repay packing B
-    for unit in prange(across * ((m + high - 1) // high)):
-        i0, j0 = unit // across * high, unit % across * 2 * width
-        rows, columns = min(high, m - i0), min(2 * width, n - j0)
-        left, left_at, left_row, left_col, left_tile = a, i0 * a_row, a_row, a_col, TILE_ROWS * a_row
-        if a_col != 1:
-            left = scratch((rows + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS * k, c)
-            gather(a, i0 * a_row, a_row, a_col, rows, k, left)
-            left_at, left_row, left_col, left_tile = 0, 1, TILE_ROWS, TILE_ROWS * k
-        right, right_at, right_row, right_panel = b, j0, b_row, width
-        if not as_it_is:
-            right = scratch(k * 2 * width, c)
-            pack(b, j0 * b_col, b_row, b_col, k, columns, right, 0)
-            right_at, right_row, right_panel = 0, width, k * width
-        there = i0 * n + j0
-        edge = scratch(TILE_ROWS * width, c)
-        multiply(
-            left, left_at, left_row, left_col, left_tile, right, right_at, right_row, right_panel,
-            rows, columns, k, flat, there, n, True, edge,
-        )  # fmt: skip
-        bias_leaky(flat, there, rows, columns, n, bias, j0, slope)
+    i0, j0 = unit // across * high, unit % across * 2 * width
+    rows, columns = min(high, m - i0), min(2 * width, n - j0)
+    left, left_at, left_row, left_col, left_tile = a, i0 * a_row, a_row, a_col, TILE_ROWS * a_row
+    if a_col != 1:
+        left = scratch((rows + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS * k, c)
+        gather(a, i0 * a_row, a_row, a_col, rows, k, left)
+        left_at, left_row, left_col, left_tile = 0, 1, TILE_ROWS, TILE_ROWS * k
+    right, right_at, right_row, right_panel = b, j0, b_row, width
+    if not as_it_is:
+        right = scratch(k * 2 * width, c)
+        pack(b, j0 * b_col, b_row, b_col, k, columns, right, 0)
+        right_at, right_row, right_panel = 0, width, k * width
+    there = i0 * n + j0
+    edge = scratch(TILE_ROWS * width, c)
+    multiply(
+        left, left_at, left_row, left_col, left_tile, right, right_at, right_row, right_panel,
+        rows, columns, k, flat, there, n, True, edge,
+    )  # fmt: skip
+    bias_leaky(flat, there, rows, columns, n, bias, j0, slope)
 
 
-@loops
-def _dot_loops(a, b, k, bias, slope, c):
+@units
+def _dot_units(chunk, a, b, k, bias, slope, c):
     m, n = c.shape
     flat = c.reshape(-1)
-    for chunk in prange((m + 31) // 32):
-        begin, end = 32 * chunk, min(m, 32 * chunk + 32)
-        for i in range(begin, end):
-            for j in range(n):
-                flat[i * n + j] = dot(a, i * k, b, j * k, k)
-        bias_leaky(flat, begin * n, end - begin, n, n, bias, 0, slope)
+    begin, end = 32 * chunk, min(m, 32 * chunk + 32)
+    for i in range(begin, end):
+        for j in range(n):
+            flat[i * n + j] = dot(a, i * k, b, j * k, k)
+    bias_leaky(flat, begin * n, end - begin, n, n, bias, 0, slope)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import CHUNK, loops, prange
+from minigan.kernels.jit import CHUNK, units
 
 LANES = 16
 
@@ -85,34 +85,33 @@ def _scalars(p: Any, *values: float) -> tuple[Any, ...]:
 @squared_norm.numba
 def _squared_norm(g: Any) -> float:
     sums = np.zeros((g.size + CHUNK - 1) // CHUNK, np.float64)
-    _square_loops(g, sums, work=g.size)
+    _square_units(sums.size, g, sums, work=g.size)
     return float(sums.sum())
 
 
-@loops
-def _square_loops(g, sums):
-    for chunk in prange(sums.size):
-        part = g[chunk * CHUNK : (chunk + 1) * CHUNK]
-        totals = np.zeros(LANES, np.float64)  # a sum for each lane, so that the additions need not wait for one another
-        whole = part.size // LANES * LANES
-        for at in range(0, whole, LANES):
-            for lane in range(LANES):
-                value = np.float64(part[at + lane])
-                totals[lane] += value * value
-        for at in range(whole, part.size):
-            totals[0] += np.float64(part[at]) * np.float64(part[at])
+@units
+def _square_units(chunk, g, sums):
+    part = g[chunk * CHUNK : (chunk + 1) * CHUNK]
+    totals = np.zeros(LANES, np.float64)  # a sum for each lane, so that the additions need not wait for one another
+    whole = part.size // LANES * LANES
+    for at in range(0, whole, LANES):
         for lane in range(LANES):
-            sums[chunk] += totals[lane]
+            value = np.float64(part[at + lane])
+            totals[lane] += value * value
+    for at in range(whole, part.size):
+        totals[0] += np.float64(part[at]) * np.float64(part[at])
+    for lane in range(LANES):
+        sums[chunk] += totals[lane]
 
 
 @sgd_.numba
 def _sgd_(p: Any, g: Any, u: Any, ema: Any, *, lr: float, momentum: float, weight_decay: float, decay: float) -> None:
-    _sgd_loops(p, g, u, ema, *_scalars(p, lr, momentum, weight_decay, 1 - decay), work=p.size)
+    _sgd_units(-(-p.size // CHUNK), p, g, u, ema, *_scalars(p, lr, momentum, weight_decay, 1 - decay), work=p.size)
 
 
 @rmsprop_.numba
 def _rmsprop_(p: Any, g: Any, v: Any, ema: Any, *, lr: float, alpha: float, eps: float, decay: float) -> None:
-    _rmsprop_loops(p, g, v, ema, *_scalars(p, lr, alpha, 1 - alpha, eps, 1 - decay), work=p.size)
+    _rmsprop_units(-(-p.size // CHUNK), p, g, v, ema, *_scalars(p, lr, alpha, 1 - alpha, eps, 1 - decay), work=p.size)
 
 
 @adam_.numba
@@ -132,55 +131,52 @@ def _adam_(
 ) -> None:
     rate, root = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
     scalars = _scalars(p, rate, root, beta1, 1 - beta1, beta2, 1 - beta2, eps, 1 - decay)
-    _adam_loops(p, g, m, v, ema, *scalars, work=p.size)
+    _adam_units(-(-p.size // CHUNK), p, g, m, v, ema, *scalars, work=p.size)
 
 
 # Each loop runs over a chunk's own slices from 0: so the compiler sees that no index can be negative, and vectorises.
 
 
-@loops
-def _sgd_loops(p, g, u, ema, lr, momentum, weight_decay, rate):
-    for chunk in prange((p.size + CHUNK - 1) // CHUNK):
-        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
-        w, d = p[part], g[part]
-        if u.size:
-            velocity = u[part]
-            for i in range(w.size):
-                velocity[i] = momentum * velocity[i] + (d[i] + weight_decay * w[i])
-                w[i] -= lr * velocity[i]
-        else:
-            for i in range(w.size):
-                w[i] -= lr * (d[i] + weight_decay * w[i])
-        if ema.size:
-            average = ema[part]
-            for i in range(w.size):
-                average[i] += rate * (w[i] - average[i])
-
-
-@loops
-def _rmsprop_loops(p, g, v, ema, lr, alpha, beta, eps, rate):
-    for chunk in prange((p.size + CHUNK - 1) // CHUNK):
-        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
-        w, d, square = p[part], g[part], v[part]
+@units
+def _sgd_units(chunk, p, g, u, ema, lr, momentum, weight_decay, rate):
+    part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+    w, d = p[part], g[part]
+    if u.size:
+        velocity = u[part]
         for i in range(w.size):
-            square[i] = alpha * square[i] + beta * d[i] * d[i]
-            w[i] -= lr * d[i] / (np.sqrt(square[i]) + eps)
-        if ema.size:
-            average = ema[part]
-            for i in range(w.size):
-                average[i] += rate * (w[i] - average[i])
-
-
-@loops
-def _adam_loops(p, g, m, v, ema, lr, root, beta1, alpha1, beta2, alpha2, eps, rate):
-    for chunk in prange((p.size + CHUNK - 1) // CHUNK):
-        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
-        w, d, first, second = p[part], g[part], m[part], v[part]
+            velocity[i] = momentum * velocity[i] + (d[i] + weight_decay * w[i])
+            w[i] -= lr * velocity[i]
+    else:
         for i in range(w.size):
-            first[i] = beta1 * first[i] + alpha1 * d[i]
-            second[i] = beta2 * second[i] + alpha2 * d[i] * d[i]
-            w[i] -= lr * first[i] / (np.sqrt(second[i]) / root + eps)
-        if ema.size:
-            average = ema[part]
-            for i in range(w.size):
-                average[i] += rate * (w[i] - average[i])
+            w[i] -= lr * (d[i] + weight_decay * w[i])
+    if ema.size:
+        average = ema[part]
+        for i in range(w.size):
+            average[i] += rate * (w[i] - average[i])
+
+
+@units
+def _rmsprop_units(chunk, p, g, v, ema, lr, alpha, beta, eps, rate):
+    part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+    w, d, square = p[part], g[part], v[part]
+    for i in range(w.size):
+        square[i] = alpha * square[i] + beta * d[i] * d[i]
+        w[i] -= lr * d[i] / (np.sqrt(square[i]) + eps)
+    if ema.size:
+        average = ema[part]
+        for i in range(w.size):
+            average[i] += rate * (w[i] - average[i])
+
+
+@units
+def _adam_units(chunk, p, g, m, v, ema, lr, root, beta1, alpha1, beta2, alpha2, eps, rate):
+    part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+    w, d, first, second = p[part], g[part], m[part], v[part]
+    for i in range(w.size):
+        first[i] = beta1 * first[i] + alpha1 * d[i]
+        second[i] = beta2 * second[i] + alpha2 * d[i] * d[i]
+        w[i] -= lr * first[i] / (np.sqrt(second[i]) / root + eps)
+    if ema.size:
+        average = ema[part]
+        for i in range(w.size):
+            average[i] += rate * (w[i] - average[i])

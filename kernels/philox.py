@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import CHUNK, loops, prange
+from minigan.kernels.jit import CHUNK, units
 
 A, B = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85
@@ -80,7 +80,9 @@ def _normals(bits_: Any, out: Any, seed: int, stream: int, step: int) -> Any:
 @philox_bits_.numba
 def _philox_bits_(out: Any, *, seed: int, stream: int, step: int) -> None:
     check_counters(seed, stream, step)
-    _philox_loops(out, *np.array([seed & MASK, seed >> 32, stream, step], np.uint64), work=8 * out.size)
+    _philox_units(
+        -(-out.size // CHUNK), out, *np.array([seed & MASK, seed >> 32, stream, step], np.uint64), work=8 * out.size
+    )
 
 
 @philox_uniform_.numba
@@ -93,20 +95,19 @@ def _philox_normal_(out: Any, *, seed: int, stream: int, step: int) -> None:
     out[...] = _normals(_philox_bits_, out, seed, stream, step)
 
 
-@loops
-def _philox_loops(out, key0, key1, stream, step):
+@units
+def _philox_units(chunk, out, key0, key1, stream, step):
     mask, shift = np.uint64(MASK), np.uint64(32)
     blocks = CHUNK // 4
-    for chunk in prange((out.size + CHUNK - 1) // CHUNK):
-        for block in range(chunk * blocks, min((out.size + 3) // 4, (chunk + 1) * blocks)):
-            c0, c1 = np.uint64(block) & mask, np.uint64(block) >> shift
-            c2, c3 = stream, step
-            k0, k1 = key0, key1
-            for _ in range(10):
-                high, low = np.uint64(A) * c0, np.uint64(B) * c2
-                c0, c1, c2, c3 = (low >> shift) ^ c1 ^ k0, low & mask, (high >> shift) ^ c3 ^ k1, high & mask
-                k0, k1 = (k0 + np.uint64(W0)) & mask, (k1 + np.uint64(W1)) & mask
-            for word in range(4):
-                at = 4 * block + word
-                if at < out.size:
-                    out[at] = c0 if word == 0 else c1 if word == 1 else c2 if word == 2 else c3
+    for block in range(chunk * blocks, min((out.size + 3) // 4, (chunk + 1) * blocks)):
+        c0, c1 = np.uint64(block) & mask, np.uint64(block) >> shift
+        c2, c3 = stream, step
+        k0, k1 = key0, key1
+        for _ in range(10):
+            high, low = np.uint64(A) * c0, np.uint64(B) * c2
+            c0, c1, c2, c3 = (low >> shift) ^ c1 ^ k0, low & mask, (high >> shift) ^ c3 ^ k1, high & mask
+            k0, k1 = (k0 + np.uint64(W0)) & mask, (k1 + np.uint64(W1)) & mask
+        for word in range(4):
+            at = 4 * block + word
+            if at < out.size:
+                out[at] = c0 if word == 0 else c1 if word == 1 else c2 if word == 2 else c3

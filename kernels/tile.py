@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels.jit import helper, late, loops, vector_bytes
+from minigan.kernels.jit import helper, late, units, vector_bytes
 
 PANEL_BYTES = late(lambda: 2 * vector_bytes())  # the columns of a tile lie side by side in two vectors
 DEPTH = 256  # entries of k that one tile walks, so that what it reads of B stays in the first-level cache
@@ -300,10 +300,10 @@ def packed(b: Any, k: int, n: int, b_row: int, b_col: int) -> Any:
     """Return a flat B (k, n) of these strides in panels, (⌈n/width⌉, k, width) as a flat array."""
     width = PANEL_BYTES.make() // b.itemsize
     panels = aligned((n + width - 1) // width * k * width, b.dtype)
-    _pack_loops(b, b_row, b_col, k, n, panels, work=0)
+    _pack_units(1, b, b_row, b_col, k, n, panels, work=0)
     return panels
 
 
-@loops
-def _pack_loops(b, b_row, b_col, k, n, panels):
+@units
+def _pack_units(unit, b, b_row, b_col, k, n, panels):
     pack(b, 0, b_row, b_col, k, n, panels, 0)

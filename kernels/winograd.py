@@ -1,12 +1,13 @@
 """Convolutions with fewer multiplications: Winograd's minimal filtering (1509.09308), on the phases of an image.
 
-Outputs are made in tiles of 2×2. In one dimension, with r taps, n = r + 1 inputs d give two outputs by n products:
+Outputs are made in tiles of m × m. In one dimension, with r taps, n = m + r − 1 inputs d give m outputs by n products,
 
-    y = Aᵀ [(G g) ∘ (Bᵀ d)]          r = 2: 3 products instead of 4        r = 3: 4 products instead of 6
+    y = Aᵀ [(G g) ∘ (Bᵀ d)]
 
-and in two dimensions each side of the sandwich is applied twice. A convolution of stride s with s·r taps a side is the
-sum over its s² phases (the pixels, and the taps, whose coordinates have one remainder by s) of convolutions of stride 1
-with r taps. So 4×4 stride 2 takes four times 9 products a tile instead of 64, and 3×3 stride 1 takes 16 instead of 36.
+and in two dimensions each side of the sandwich is applied twice: F(2,2) takes 9 products a tile instead of 16, F(4,2)
+25 instead of 64, F(2,3) 16 instead of 36 (see minigan.kernels.forms). A convolution of stride s with s·r taps a side is
+the sum over its s² phases (the pixels, and the taps, whose coordinates have one remainder by s) of convolutions of
+stride 1 with r taps: so 4×4 stride 2 is four times F(2,2) or F(4,2).
 With T tiles and one matrix product a point k of the n² points:
 
     V = Bᵀ d B  (n², T, Cin)    U = G g Gᵀ  (n², Cin, Cout)    M[k] = V[k] U[k], summed over the phases    y = Aᵀ M A
@@ -19,64 +20,17 @@ are cheaper to repeat than to store. No sum crosses from one thread to another.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from minigan.kernels.bias_act import bias_leaky
-from minigan.kernels.jit import helper, late, loops, prange
+from minigan.kernels.forms import FORMS
+from minigan.kernels.jit import helper, late, units
 from minigan.kernels.sandwich import OUTSIDE, sandwich
 from minigan.kernels.tile import DEPTH, PANEL_BYTES, TILE_ROWS, aligned, multiply, scratch
 
 Pair = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Form:
-    """F(m, r): m outputs of r taps from n = m + r − 1 inputs by n products, by interpolation at n − 1 points and ∞."""
-
-    m: int
-    r: int
-    points: tuple[Fraction, ...]
-
-    @property
-    def n(self) -> int:
-        """The number of inputs, of points, and of products."""
-        return self.m + self.r - 1
-
-    def a_t(self) -> list[list[Fraction]]:
-        """Aᵀ (m, n): row j holds the j-th powers of the points."""
-        last = self.m - 1
-        return [[p**j for p in self.points] + [Fraction(j == last)] for j in range(self.m)]
-
-    def g(self) -> list[list[Fraction]]:
-        """G (n, r): row i is (1, p, p², …) / Π (p − q) over the other points q."""
-        rows = []
-        for p in self.points:
-            others = math.prod(p - q for q in self.points if q != p)
-            rows.append([p**j / others for j in range(self.r)])
-        return [*rows, [Fraction(j == self.r - 1) for j in range(self.r)]]
-
-    def b_t(self) -> list[list[Fraction]]:
-        """Bᵀ (n, n): row i holds the coefficients of Π (x − q) over the other points, the last one over all."""
-        rows = []
-        for p in (*self.points, None):
-            polynomial = [Fraction(1)]
-            for q in self.points:
-                if q != p:
-                    shifted, scaled = [Fraction(0), *polynomial], [q * c for c in polynomial] + [Fraction(0)]
-                    polynomial = [a - b for a, b in zip(shifted, scaled, strict=True)]
-            rows.append(polynomial + [Fraction(0)] * (self.n - len(polynomial)))
-        return rows
-
-
-def _points(*values: int) -> tuple[Fraction, ...]:
-    return tuple(map(Fraction, values))
-
-
-FORMS = (Form(2, 2, _points(0, 1)), Form(4, 2, _points(0, 1, -1, 2)), Form(2, 3, _points(0, 1, -1)))
 
 
 def _transposed(matrix: Any) -> Any:
@@ -128,8 +82,18 @@ def _packed_weights(w: Any, stride: int, number: int, together: bool) -> Any:
     packed = aligned(FORMS[number].n ** 2 * (stride**2 * panels * c_in * width + APART), w.dtype)
     if c_out % width:
         packed[:] = 0
-    _weights_loops(
-        w.reshape(-1), stride, number, FORMS[number].r, FORMS[number].n, c_in, c_out, together, packed, work=packed.size
+    _weights_units(
+        c_in,
+        w.reshape(-1),
+        stride,
+        number,
+        FORMS[number].r,
+        FORMS[number].n,
+        c_in,
+        c_out,
+        together,
+        packed,
+        work=packed.size,
     )
     return packed
 
@@ -137,39 +101,38 @@ def _packed_weights(w: Any, stride: int, number: int, together: bool) -> Any:
 def swapped_channels(w: Any) -> Any:
     """Return w (kh, kw, Cin, Cout) as (kh, kw, Cout, Cin), contiguous."""
     swapped = np.empty((*w.shape[:2], w.shape[3], w.shape[2]), w.dtype)
-    _swap_loops(np.ascontiguousarray(w).reshape(-1), *w.shape[2:], swapped.reshape(-1), work=w.size)
+    count = w.size // (w.shape[3] * LANES)
+    _swap_units(count, np.ascontiguousarray(w).reshape(-1), *w.shape[2:], swapped.reshape(-1), work=w.size)
     return swapped
 
 
-@loops
-def _swap_loops(w, c_in, c_out, swapped):
+@units
+def _swap_units(unit, w, c_in, c_out, swapped):
     blocks = c_in // LANES
-    for unit in prange(w.size // (c_out * LANES)):  # LANES rows of one tap, in squares that fit in lines of the cache
-        tap, c0 = unit // blocks, unit % blocks * LANES
-        source, target = (tap * c_in + c0) * c_out, tap * c_in * c_out + c0
-        for o0 in range(0, c_out, LANES):
-            for o in range(o0, o0 + LANES):
-                for c in range(LANES):
-                    swapped[target + o * c_in + c] = w[source + c * c_out + o]
+    tap, c0 = unit // blocks, unit % blocks * LANES
+    source, target = (tap * c_in + c0) * c_out, tap * c_in * c_out + c0
+    for o0 in range(0, c_out, LANES):
+        for o in range(o0, o0 + LANES):
+            for c in range(LANES):
+                swapped[target + o * c_in + c] = w[source + c * c_out + o]
 
 
-@loops
-def _weights_loops(w, s, form, r, n, c_in, c_out, together, packed):
+@units
+def _weights_units(c, w, s, form, r, n, c_in, c_out, together, packed):
     width = PANEL_BYTES // w.itemsize
     panels = (c_out + width - 1) // width
-    for c in prange(c_in):
-        places, targets = np.empty(r * r, np.int64), np.empty(n * n, np.int64)
-        for k in range(n * n):
-            targets[k] = k * (s * s * panels * c_in * width + APART)
-        for phase in range(s * s):
-            for i in range(r):
-                for j in range(r):
-                    tap = (s * i + phase // s) * s * r + s * j + phase % s
-                    places[i * r + j] = tap * c_in * c_out
-            for panel in range(panels):
-                columns = min(width, c_out - panel * width)
-                target = (panel * s * s + phase if together else phase * panels + panel) * c_in + c
-                to_u(form, w, c * c_out + panel * width, places, w, packed, target * width, targets, w, columns)
+    places, targets = np.empty(r * r, np.int64), np.empty(n * n, np.int64)
+    for k in range(n * n):
+        targets[k] = k * (s * s * panels * c_in * width + APART)
+    for phase in range(s * s):
+        for i in range(r):
+            for j in range(r):
+                tap = (s * i + phase // s) * s * r + s * j + phase % s
+                places[i * r + j] = tap * c_in * c_out
+        for panel in range(panels):
+            columns = min(width, c_out - panel * width)
+            target = (panel * s * s + phase if together else phase * panels + panel) * c_in + c
+            to_u(form, w, c * c_out + panel * width, places, w, packed, target * width, targets, w, columns)
 
 
 # --- where tiles lie ------------------------------------------------------------------------------------------------
@@ -216,53 +179,54 @@ def conv2d(x: Any, w: Any, b: Any, slope: Any, stride: int, padding: Pair, numbe
     form = FORMS[number]
     tiles = tiles_of(y.shape[1:3], form.m)
     packed = _packed_weights(np.ascontiguousarray(w), stride, number, True)
-    _forward_loops(
-        np.ascontiguousarray(x), packed, stride, number, form.m, form.n, *padding, *tiles, b, slope, y,
+    total = len(x) * math.prod(tiles)
+    block = BLOCK if x.shape[3] >= DEPTH else BLOCK // 2
+    _forward_units(
+        -(-total // block), np.ascontiguousarray(x), packed, stride, number, form.m, form.n, *padding, *tiles, b, slope,
+        block, y,
         work=x.size + y.size,
     )  # fmt: skip
 
 
-@loops
-def _forward_loops(x, packed, s, form, size, n, pad_h, pad_w, down, across, b, slope, y):
+@units
+def _forward_units(unit, x, packed, s, form, size, n, pad_h, pad_w, down, across, b, slope, block, y):
     n_images, h, w, c_in = x.shape
     _, oh, ow, c_out = y.shape
     width = PANEL_BYTES // x.itemsize
     panels = (c_out + width - 1) // width
     total = n_images * down * across
-    block = BLOCK if c_in >= DEPTH else BLOCK // 2
     together = phases_together(s, c_in)  # phases that are multiplied as one sum
     deep = together * c_in
     v_far, m_far = block * deep + APART, block * c_out + APART
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    for unit in prange((total + block - 1) // block):
-        first, count = unit * block, min(block, total - unit * block)
-        v, m = scratch(n * n * v_far, x), scratch(n * n * m_far, x)
-        blank, waste = np.zeros(c_in, x.dtype), np.empty(c_out, x.dtype)
-        edge = scratch(TILE_ROWS * width, x)
-        pixels, v_places = np.empty(n * n, np.int64), np.empty(n * n, np.int64)
-        m_places, outputs = np.empty(n * n, np.int64), np.empty(size * size, np.int64)
-        for k in range(n * n):
-            v_places[k], m_places[k] = k * v_far, k * m_far
-        for phase0 in range(0, s * s, together):
-            for t in range(count):
-                image, row, column = tile_place(first + t, down, across)
-                for phase in range(phase0, phase0 + together):
-                    input_places(image, row, column, phase, s, size, n, pad_h, pad_w, h, w, c_in, pixels)
-                    at = t * deep + (phase - phase0) * c_in
-                    to_v(form, flat_x, 0, pixels, blank, v, at, v_places, blank, c_in)
-            for k in range(n * n):
-                panel = k * (s * s * panels * c_in * width + APART) + phase0 * c_in * width
-                multiply(
-                    v, k * v_far, deep, 1, TILE_ROWS * deep, packed, panel, width, s * s * c_in * width,
-                    count, c_out, deep, m, k * m_far, c_out, phase0 == 0, edge,
-                )  # fmt: skip
+    first, count = unit * block, min(block, total - unit * block)
+    v, m = scratch(n * n * v_far, x), scratch(n * n * m_far, x)
+    blank, waste = np.zeros(c_in, x.dtype), np.empty(c_out, x.dtype)
+    edge = scratch(TILE_ROWS * width, x)
+    pixels, v_places = np.empty(n * n, np.int64), np.empty(n * n, np.int64)
+    m_places, outputs = np.empty(n * n, np.int64), np.empty(size * size, np.int64)
+    for k in range(n * n):
+        v_places[k], m_places[k] = k * v_far, k * m_far
+    for phase0 in range(0, s * s, together):
         for t in range(count):
             image, row, column = tile_place(first + t, down, across)
-            output_places(image, row, column, size, oh, ow, c_out, outputs)
-            from_m(form, m, t * c_out, m_places, waste, flat_y, 0, outputs, waste, c_out)
-            for place in outputs:
-                if place != OUTSIDE:
-                    bias_leaky(flat_y, place, 1, c_out, c_out, b, 0, slope)
+            for phase in range(phase0, phase0 + together):
+                input_places(image, row, column, phase, s, size, n, pad_h, pad_w, h, w, c_in, pixels)
+                at = t * deep + (phase - phase0) * c_in
+                to_v(form, flat_x, 0, pixels, blank, v, at, v_places, blank, c_in)
+        for k in range(n * n):
+            panel = k * (s * s * panels * c_in * width + APART) + phase0 * c_in * width
+            multiply(
+                v, k * v_far, deep, 1, TILE_ROWS * deep, packed, panel, width, s * s * c_in * width,
+                count, c_out, deep, m, k * m_far, c_out, phase0 == 0, edge,
+            )  # fmt: skip
+    for t in range(count):
+        image, row, column = tile_place(first + t, down, across)
+        output_places(image, row, column, size, oh, ow, c_out, outputs)
+        from_m(form, m, t * c_out, m_places, waste, flat_y, 0, outputs, waste, c_out)
+        for place in outputs:
+            if place != OUTSIDE:
+                bias_leaky(flat_y, place, 1, c_out, c_out, b, 0, slope)
 
 
 # --- the adjoint in x -------------------------------------------------------------------------------------------------
@@ -273,49 +237,49 @@ def conv2d_transpose(y: Any, w: Any, b: Any, slope: Any, stride: int, padding: P
     form = FORMS[number]
     tiles = tiles_of(y.shape[1:3], form.m)
     packed = _packed_weights(swapped_channels(w), stride, number, False)
-    _adjoint_loops(
-        np.ascontiguousarray(y), packed, stride, number, form.m, form.n, *padding, *tiles, b, slope, x,
+    images = max(1, BLOCK // 2 // math.prod(tiles))  # of one unit: tiles overlap within an image
+    _adjoint_units(
+        -(-len(y) // images), np.ascontiguousarray(y), packed, stride, number, form.m, form.n, *padding, *tiles, b,
+        slope, images, x,
         work=x.size + y.size,
     )  # fmt: skip
 
 
-@loops
-def _adjoint_loops(y, packed, s, form, size, n, pad_h, pad_w, down, across, b, slope, x):
+@units
+def _adjoint_units(unit, y, packed, s, form, size, n, pad_h, pad_w, down, across, b, slope, images, x):
     n_images, h, w, c_in = x.shape
     _, oh, ow, c_out = y.shape
     width = PANEL_BYTES // x.itemsize
     panels = (c_in + width - 1) // width
     v_far, m_far = BLOCK * c_in + APART, BLOCK * c_out + APART
-    images = max(1, BLOCK // 2 // (down * across))  # of one unit: tiles overlap within an image
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    for unit in prange((n_images + images - 1) // images):
-        begin, end = unit * images, min(n_images, (unit + 1) * images)
-        x[begin:end] = 0
-        v, m = scratch(n * n * v_far, x), scratch(n * n * m_far, x)
-        blank, waste = np.zeros(c_out, x.dtype), np.empty(c_in, x.dtype)
-        edge = scratch(TILE_ROWS * width, x)
-        pixels, v_places = np.empty(n * n, np.int64), np.empty(n * n, np.int64)
-        m_places, outputs = np.empty(n * n, np.int64), np.empty(size * size, np.int64)
-        for k in range(n * n):
-            v_places[k], m_places[k] = k * v_far, k * m_far
-        for first in range(begin * down * across, end * down * across, BLOCK):
-            count = min(BLOCK, end * down * across - first)
+    begin, end = unit * images, min(n_images, (unit + 1) * images)
+    x[begin:end] = 0
+    v, m = scratch(n * n * v_far, x), scratch(n * n * m_far, x)
+    blank, waste = np.zeros(c_out, x.dtype), np.empty(c_in, x.dtype)
+    edge = scratch(TILE_ROWS * width, x)
+    pixels, v_places = np.empty(n * n, np.int64), np.empty(n * n, np.int64)
+    m_places, outputs = np.empty(n * n, np.int64), np.empty(size * size, np.int64)
+    for k in range(n * n):
+        v_places[k], m_places[k] = k * v_far, k * m_far
+    for first in range(begin * down * across, end * down * across, BLOCK):
+        count = min(BLOCK, end * down * across - first)
+        for t in range(count):
+            image, row, column = tile_place(first + t, down, across)
+            output_places(image, row, column, size, oh, ow, c_out, outputs)
+            to_m(form, flat_y, 0, outputs, blank, m, t * c_out, m_places, blank, c_out)
+        for phase in range(s * s):
+            for k in range(n * n):
+                panel = k * (s * s * panels * c_out * width + APART) + phase * panels * c_out * width
+                multiply(
+                    m, k * m_far, c_out, 1, TILE_ROWS * c_out, packed, panel, width, c_out * width,
+                    count, c_in, c_out, v, k * v_far, c_in, True, edge,
+                )  # fmt: skip
             for t in range(count):
                 image, row, column = tile_place(first + t, down, across)
-                output_places(image, row, column, size, oh, ow, c_out, outputs)
-                to_m(form, flat_y, 0, outputs, blank, m, t * c_out, m_places, blank, c_out)
-            for phase in range(s * s):
-                for k in range(n * n):
-                    panel = k * (s * s * panels * c_out * width + APART) + phase * panels * c_out * width
-                    multiply(
-                        m, k * m_far, c_out, 1, TILE_ROWS * c_out, packed, panel, width, c_out * width,
-                        count, c_in, c_out, v, k * v_far, c_in, True, edge,
-                    )  # fmt: skip
-                for t in range(count):
-                    image, row, column = tile_place(first + t, down, across)
-                    input_places(image, row, column, phase, s, size, n, pad_h, pad_w, h, w, c_in, pixels)
-                    from_v(form, v, t * c_in, v_places, waste, flat_x, 0, pixels, waste, c_in)
-        bias_leaky(flat_x, begin * h * w * c_in, (end - begin) * h * w, c_in, c_in, b, 0, slope)
+                input_places(image, row, column, phase, s, size, n, pad_h, pad_w, h, w, c_in, pixels)
+                from_v(form, v, t * c_in, v_places, waste, flat_x, 0, pixels, waste, c_in)
+    bias_leaky(flat_x, begin * h * w * c_in, (end - begin) * h * w, c_in, c_in, b, 0, slope)
 
 
 # --- the adjoint in w -------------------------------------------------------------------------------------------------
@@ -329,69 +293,68 @@ def conv2d_weight_grad(x: Any, y: Any, stride: int, padding: Pair, number: int, 
     m = aligned(form.n**2 * ((y.shape[3] + width - 1) // width * len(y) * down * across * width + APART), w.dtype)
     if y.shape[3] % width:
         m[:] = 0
-    _output_points_loops(np.ascontiguousarray(y), number, form.m, form.n, down, across, m, work=m.size)
-    _weight_grad_loops(
-        np.ascontiguousarray(x), m, stride, number, form.m, form.r, form.n, *padding, down, across, w,
+    _output_points_units(len(y), np.ascontiguousarray(y), number, form.m, form.n, down, across, m, work=m.size)
+    deep = 32 if stride**2 * x.shape[3] >= 256 else 16  # channels of x in one unit
+    _weight_grad_units(
+        stride**2 * -(-x.shape[3] // deep), np.ascontiguousarray(x), m, stride, number, form.m, form.r, form.n,
+        *padding, down, across, deep, w,
         work=x.size + m.size,
     )  # fmt: skip
 
 
-@loops
-def _output_points_loops(y, form, size, n, down, across, m):
+@units
+def _output_points_units(image, y, form, size, n, down, across, m):
     """M = A y Aᵀ in panels of channels: (n², panels, T, width)."""
     n_images, oh, ow, c_out = y.shape
     width = PANEL_BYTES // y.itemsize
     panels = (c_out + width - 1) // width
     total = n_images * down * across
     flat = y.reshape(-1)
-    for image in prange(n_images):
-        blank = np.zeros(c_out, y.dtype)
-        m_places, outputs = np.empty(n * n, np.int64), np.empty(size * size, np.int64)
-        for k in range(n * n):
-            m_places[k] = k * (panels * total * width + APART)
-        for t in range(image * down * across, (image + 1) * down * across):
-            _, row, column = tile_place(t, down, across)
-            output_places(image, row, column, size, oh, ow, c_out, outputs)
-            for panel in range(panels):
-                columns = min(width, c_out - panel * width)
-                target = (panel * total + t) * width
-                to_m(form, flat, panel * width, outputs, blank, m, target, m_places, blank, columns)
+    blank = np.zeros(c_out, y.dtype)
+    m_places, outputs = np.empty(n * n, np.int64), np.empty(size * size, np.int64)
+    for k in range(n * n):
+        m_places[k] = k * (panels * total * width + APART)
+    for t in range(image * down * across, (image + 1) * down * across):
+        _, row, column = tile_place(t, down, across)
+        output_places(image, row, column, size, oh, ow, c_out, outputs)
+        for panel in range(panels):
+            columns = min(width, c_out - panel * width)
+            target = (panel * total + t) * width
+            to_m(form, flat, panel * width, outputs, blank, m, target, m_places, blank, columns)
 
 
-@loops
-def _weight_grad_loops(x, m, s, form, size, r, n, pad_h, pad_w, down, across, dw):
+@units
+def _weight_grad_units(unit, x, m, s, form, size, r, n, pad_h, pad_w, down, across, deep, dw):
     n_images, h, w, c_in = x.shape
     c_out = dw.shape[3]
     width = PANEL_BYTES // x.itemsize
     panels = (c_out + width - 1) // width
     total = n_images * down * across
-    deep = 32 if s * s * c_in >= 256 else 16  # channels of x in one unit
     groups = (c_in + deep - 1) // deep
     flat_x, flat_w = x.reshape(-1), dw.reshape(-1)
-    for unit in prange(s * s * groups):
-        phase, c0 = unit // groups, unit % groups * deep
-        channels = min(deep, c_in - c0)
-        v_far, u_far = 2 * BLOCK * channels + APART, channels * c_out + APART
-        v, u = scratch(n * n * v_far, x), scratch(n * n * u_far, x)
-        blank, edge = np.zeros(channels, x.dtype), scratch(TILE_ROWS * width, x)
-        pixels, v_places = np.empty(n * n, np.int64), np.empty(n * n, np.int64)
-        u_places, weights = np.empty(n * n, np.int64), np.empty(r * r, np.int64)
+    phase, c0 = unit // groups, unit % groups * deep
+    channels = min(deep, c_in - c0)
+    v_far, u_far = 2 * BLOCK * channels + APART, channels * c_out + APART
+    v, u = scratch(n * n * v_far, x), scratch(n * n * u_far, x)
+    blank, edge = np.zeros(channels, x.dtype), scratch(TILE_ROWS * width, x)
+    pixels, v_places = np.empty(n * n, np.int64), np.empty(n * n, np.int64)
+    u_places, weights = np.empty(n * n, np.int64), np.empty(r * r, np.int64)
+    for k in range(n * n):
+        v_places[k], u_places[k] = k * v_far, k * u_far
+    for first in range(0, total, 2 * BLOCK):
+        count = min(2 * BLOCK, total - first)
+        for t in range(count):
+            image, row, column = tile_place(first + t, down, across)
+            input_places(image, row, column, phase, s, size, n, pad_h, pad_w, h, w, c_in, pixels)
+            to_v(form, flat_x, c0, pixels, blank, v, t * channels, v_places, blank, channels)
         for k in range(n * n):
-            v_places[k], u_places[k] = k * v_far, k * u_far
-        for first in range(0, total, 2 * BLOCK):
-            count = min(2 * BLOCK, total - first)
-            for t in range(count):
-                image, row, column = tile_place(first + t, down, across)
-                input_places(image, row, column, phase, s, size, n, pad_h, pad_w, h, w, c_in, pixels)
-                to_v(form, flat_x, c0, pixels, blank, v, t * channels, v_places, blank, channels)
-            for k in range(n * n):
-                panel = k * (panels * total * width + APART) + first * width
-                multiply(
-                    v, k * v_far, 1, channels, TILE_ROWS, m, panel, width, total * width,
-                    channels, c_out, count, u, k * u_far, c_out, first == 0, edge,
-                )  # fmt: skip
-        for i in range(r):
-            for j in range(r):
-                weights[i * r + j] = ((s * i + phase // s) * s * r + s * j + phase % s) * c_in * c_out
-        for c in range(channels):
-            from_u(form, u, c * c_out, u_places, blank, flat_w, (c0 + c) * c_out, weights, blank, c_out)
+            panel = k * (panels * total * width + APART) + first * width
+            multiply(
+                v, k * v_far, 1, channels, TILE_ROWS, m, panel, width, total * width,
+                channels, c_out, count, u, k * u_far, c_out, first == 0, edge,
+            )  # fmt: skip
+    for i in range(r):
+        for j in range(r):
+            weights[i * r + j] = ((s * i + phase // s) * s * r + s * j + phase % s) * c_in * c_out
+    for c in range(channels):
+        from_u(form, u, c * c_out, u_places, blank, flat_w, (c0 + c) * c_out, weights, blank, c_out)

@@ -10,7 +10,7 @@ import pytest
 
 from minigan import kernels
 from minigan.kernels import winograd
-from minigan.kernels.winograd import FORMS
+from minigan.kernels.forms import FORMS
 from minigan.references import np_conv2d, np_conv2d_transpose, np_conv2d_weight_grad
 
 from .test_kernels import gamma
