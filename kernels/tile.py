@@ -232,16 +232,48 @@ def pack(b, b_at, b_row, b_col, k, n, packed, at):
         at += k * width
 
 
+@late
+def copy_rows() -> Any:
+    """Build ``copy_rows(y, y_at, x, x_at)``: copy TILE_ROWS entries that lie side by side."""
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
+
+    tile_rows = TILE_ROWS.make()
+
+    @intrinsic
+    def copy_rows(typing, y, y_at, x, x_at):
+        def generate(context, builder, signature, arguments):
+            number = context.get_value_type(signature.args[0].dtype)
+            places = []
+            for position in (0, 2):
+                array = context.make_array(signature.args[position])(context, builder, arguments[position])
+                place = builder.gep(array.data, [arguments[position + 1]])
+                places.append(builder.bitcast(place, ir.VectorType(number, tile_rows).as_pointer()))
+            value = builder.load(places[1])
+            value.align = context.get_abi_sizeof(number)
+            builder.store(value, places[0]).align = value.align
+            return context.get_dummy_value()
+
+        return types.void(y, types.intp, x, types.intp), generate
+
+    return copy_rows
+
+
 @helper
 def gather(a, a_at, a_row, a_col, m, k, tiles):
     """Copy A (m, k) tile by tile, (⌈m/TILE_ROWS⌉, k, TILE_ROWS): for matrices whose rows do not lie side by side."""
+    whole = m // TILE_ROWS * TILE_ROWS
     for p in range(k):
         column = a_at + p * a_col
-        for i0 in range(0, m - TILE_ROWS + 1, TILE_ROWS):
-            for i in range(TILE_ROWS):
-                tiles[i0 * k + p * TILE_ROWS + i] = a[column + (i0 + i) * a_row]
-        for i in range(m // TILE_ROWS * TILE_ROWS, m):
-            tiles[m // TILE_ROWS * TILE_ROWS * k + p * TILE_ROWS + i % TILE_ROWS] = a[column + i * a_row]
+        if a_row == 1:
+            for i0 in range(0, whole, TILE_ROWS):
+                copy_rows(tiles, i0 * k + p * TILE_ROWS, a, column + i0)
+        else:
+            for i in range(whole):
+                tiles[i // TILE_ROWS * TILE_ROWS * k + p * TILE_ROWS + i % TILE_ROWS] = a[column + i * a_row]
+        for i in range(whole, m):
+            tiles[whole * k + p * TILE_ROWS + i - whole] = a[column + i * a_row]
 
 
 @helper
