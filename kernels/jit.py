@@ -14,6 +14,7 @@ Decisions that hold for every kernel (measured, or found as wrong results elsewh
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import importlib
@@ -61,9 +62,24 @@ def _announce_compilation(numba: Any) -> None:
     event.register("numba:compile", _listener)
 
 
+@functools.cache
+def _keep_memory() -> None:
+    """Let the C library keep freed arrays for the next step, which asks for the same sizes again.
+
+    It would hand large ones back to the system, and a page that comes anew costs a fault: a tenth of a training step.
+    Where the user has set the allocator (MALLOC_…) or it is not glibc's, it stays as it is.
+    """
+    choose = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if choose and not any(name.startswith("MALLOC_") for name in os.environ):
+        trim_threshold, mmap_threshold = -1, -3  # the numbers of the options
+        choose(mmap_threshold, 1 << 25)  # the most that glibc takes
+        choose(trim_threshold, (1 << 31) - 1)
+
+
 def _load_numba() -> Any:
     import numba
 
+    _keep_memory()
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
     _announce_compilation(numba)
     return numba
