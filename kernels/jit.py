@@ -14,11 +14,13 @@ Decisions that hold for every kernel (measured, or found as wrong results elsewh
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
 import importlib
 import os
+import subprocess
 import sys
 import threading
 import types
@@ -34,6 +36,9 @@ PARALLEL_WORK = 1 << 15  # elements from which two threads beat one
 SERIAL = os.environ.get("MINIGAN_SERIAL") == "1"  # with NUMBA_BOUNDSCHECK=1, which parallel regions ignore
 
 prange = range  # stands for numba.prange, which is put in its place when a loop nest is compiled
+
+# what only compiled code calls needs none of the code that unpacks Python's objects
+NOT_FROM_PYTHON = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 _lock = threading.RLock()
 _workqueue = False  # numba's workqueue layer dies when two Python threads enter it
@@ -76,6 +81,29 @@ def _keep_memory() -> None:
         choose(trim_threshold, (1 << 31) - 1)
 
 
+def _compile_ahead() -> None:
+    """Start a process that compiles, last things first, what a training step will ask for, into the cache on disk.
+
+    Compilation keeps one core busy; this takes the other. The process ends with this one.
+    """
+    if os.environ.get("MINIGAN_COMPILING") or not _is_python() or (os.cpu_count() or 1) < 2:
+        return
+    quiet: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    program = "from minigan.kernels.warm import compile_kernels; compile_kernels()"
+    ahead = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "MINIGAN_COMPILING": "1"}, **quiet)
+    atexit.register(_end, ahead)
+
+
+def _is_python() -> bool:
+    return bool(sys.executable) and not getattr(sys, "frozen", False)  # frozen: the executable is the user's program
+
+
+def _end(process: Any) -> None:
+    if process.poll() is None:
+        process.terminate()
+        process.wait()
+
+
 def _load_numba() -> Any:
     import numba
 
@@ -113,7 +141,7 @@ class Helper(Late):
 
     def _compile(self) -> Any:
         numba = _load_numba()
-        compiled = numba.njit(error_model="numpy", nogil=True)(_bound(self.function, {}))
+        compiled = numba.njit(error_model="numpy", nogil=True, **NOT_FROM_PYTHON)(_bound(self.function, {}))
         # Numba would compile it anew for every constant among the arguments
         general, unliteral = compiled.get_call_template, numba.types.unliteral
         compiled.get_call_template = lambda args, named: general(tuple(map(unliteral, args)), named)
@@ -255,12 +283,17 @@ def _address(dispatcher: Any, kinds: tuple[Any, ...]) -> int:
 
 
 @functools.cache
-def _launcher() -> tuple[Any, int]:
-    """Return the compiled launcher of units, and the address of the parallel loop over them."""
+def _runner() -> int:
+    """Return the address of the parallel loop over units, 0 where all runs on one thread."""
+    if SERIAL:
+        return 0
     numba = _load_numba()
-    run = _cached(numba, _bound(_run_parallel, {"prange": numba.prange}), "_run_parallel", parallel=not SERIAL)
-    start = _cached(numba, _bound(_launch_units, {}), "_launch_units")
-    return start, 0 if SERIAL else _address(run, (numba.intp,) * 3)
+    name = f"_run_parallel.{_edition()}"
+    run = _cached(numba, _bound(_run_parallel, {"prange": numba.prange}), name, parallel=True)
+    address = _address(run, (numba.intp,) * 3)
+    if run.stats.cache_path and not run.stats.cache_hits:
+        _compile_ahead()
+    return address
 
 
 class Units:
@@ -273,13 +306,12 @@ class Units:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.__doc__ = function.__doc__
-        self._addresses: dict[Any, int] = {}
+        self._compiled: dict[Any, tuple[Any, int, int]] = {}
         self._kept: list[Any] = []
 
     def __call__(self, count: int, *args: Any, work: int) -> None:
         """Run the units 0 to count − 1; ``work`` is about the number of elements they touch."""
-        address = self._addresses.get(args[0].dtype) or self._compile(args)
-        start, parallel = _launcher()
+        start, address, parallel = self._compiled.get(args[0].dtype) or self._compile(args)
         runner = parallel if work >= PARALLEL_WORK and count > 1 else 0
         if runner and _workqueue:
             with _lock:
@@ -287,18 +319,20 @@ class Units:
         else:
             start(count, runner, address, *args)
 
-    def _compile(self, args: tuple[Any, ...]) -> int:
+    def _compile(self, args: tuple[Any, ...]) -> tuple[Any, int, int]:
         global _workqueue
         with _lock:
             numba = _load_numba()
             _workqueue = not has_openmp()
+            parallel = _runner()
             kinds = [numba.typeof(a) for a in args]
             kinds = [k.copy(readonly=False) if isinstance(k, numba.types.Array) else k for k in kinds]
-            name = f"{self.function.__qualname__}.{_edition()}"
-            dispatcher = _cached(numba, _bound(self.function, {}), name)
-            self._addresses[args[0].dtype] = _address(dispatcher, (numba.intp, *kinds))
+            name = f"{self.function.__module__}.{self.function.__qualname__}.{_edition()}"
+            dispatcher = _cached(numba, _bound(self.function, {}), name, **NOT_FROM_PYTHON)
             self._kept.append(dispatcher)  # its code must live as long as its address
-            return self._addresses[args[0].dtype]
+            start = _cached(numba, _bound(_launch_units, {}), f"{name}.launch", no_cfunc_wrapper=True)
+            self._compiled[args[0].dtype] = start, _address(dispatcher, (numba.intp, *kinds)), parallel
+            return self._compiled[args[0].dtype]
 
 
 def units(function: Callable[..., Any]) -> Units:

@@ -354,54 +354,64 @@ def test_bits_do_not_depend_on_the_number_of_threads():
     assert all(len(h) == hashlib.sha256().digest_size * 2 for h in hashes)
 
 
-def test_loops_stay_inside_their_arrays(tmp_path):
-    """The kernel tests again, compiled with bounds checks (parallel regions would ignore them)."""
-    names = ("small_integers", "bias_act_matches", "batch_norm_matches", "optimiser_kernels", "random_bits")
+def run_tests_again(names, files, cache, **environment):
+    """Run the tests chosen by ``names`` in a process with other settings of the compiler."""
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-k",
-            f"({' or '.join(names)}) and not reference",
-            __file__,
-        ],
-        env={**os.environ, "NUMBA_BOUNDSCHECK": "1", "MINIGAN_SERIAL": "1", "NUMBA_CACHE_DIR": str(tmp_path)},
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", names, *files],
+        env={**os.environ, **environment, "MINIGAN_SERIAL": "1", "NUMBA_CACHE_DIR": str(cache)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout
+
+
+def test_loops_stay_inside_their_arrays(tmp_path):
+    """The kernel tests again, compiled with bounds checks (parallel regions would ignore them)."""
+    names = ("small_integers", "bias_act_matches", "batch_norm_matches", "optimiser_kernels", "random_bits")
+    run_tests_again(f"({' or '.join(names)}) and not reference", [__file__], tmp_path, NUMBA_BOUNDSCHECK="1")
 
 
 @pytest.mark.parametrize("width", ["16", "32"])
 def test_kernels_are_right_with_narrower_vectors(width, tmp_path):
     """Machines without AVX-512 have other tiles: the tests of the products once more, compiled for theirs."""
-    folder = os.path.dirname(__file__)
+    files = [__file__, os.path.join(os.path.dirname(__file__), "test_winograd.py")]
+    names = "(small_integers or matmul) and not reference and not float64"
+    run_tests_again(names, files, tmp_path, MINIGAN_VECTOR_BYTES=width)
+
+
+def test_all_that_training_calls_is_compiled_ahead(tmp_path):
+    """The process that compiles beside the first one leaves nothing out: a training run after it compiles nothing."""
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "MINIGAN_COMPILING": "1"}
+    run_program("from minigan.kernels.warm import compile_kernels; compile_kernels()", **cache)
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-k",
-            "(small_integers or matmul) and not reference and not float64",
-            __file__,
-            os.path.join(folder, "test_winograd.py"),
-        ],
-        env={**os.environ, "MINIGAN_VECTOR_BYTES": width, "MINIGAN_SERIAL": "1", "NUMBA_CACHE_DIR": str(tmp_path)},
+        [sys.executable, "-m", "minigan", "train", "--steps", "1", "--out", str(tmp_path / "run")],
+        env={**os.environ, **cache},
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
     )
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert " passed" in done.stdout
+    assert "compiling" not in done.stderr
+
+
+def test_a_cold_start_compiles_in_two_processes_and_leaves_none_behind(tmp_path):
+    program = """
+import time
+import minigan.kernels.jit as jit
+started = []
+class Process(jit.subprocess.Popen):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        started.append(self)
+jit.subprocess.Popen = Process
+import atexit
+atexit.register(lambda: print(len(started), [p.poll() is None for p in started]))
+jit._runner()
+"""
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    assert run_program(program, **cache) == "1 [False]"  # ended with its parent
+    assert run_program(program, **cache) == "0 []"  # the cache is there
 
 
 def test_kernels_run_where_nothing_can_be_cached(tmp_path):
