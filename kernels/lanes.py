@@ -113,3 +113,52 @@ def bias_leaky_run() -> Any:
         return signature, generate
 
     return bias_leaky_run
+
+
+@late
+def transpose_square() -> Any:
+    """Build ``transpose_square(y, y_at, y_row, x, x_at, x_row)``: y[i, j] ← x[j, i], with as many rows as a vector's lanes.
+
+    Squares of half the size change places (Eklundh's scheme), then squares within them, down to single entries.
+    """
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def transpose_square(typing, y, y_at, y_row, x, x_at, x_row):
+        at = types.intp
+
+        def generate(context, builder, signature, arguments):
+            number = context.get_value_type(signature.args[0].dtype)
+            size = context.get_abi_sizeof(number)
+            lanes = vector_bytes() // size
+            order = ir.VectorType(ir.IntType(32), lanes)
+
+            def places(position):
+                array = context.make_array(signature.args[position])(context, builder, arguments[position])
+                first, apart = builder.gep(array.data, [arguments[position + 1]]), arguments[position + 2]
+                rows = [builder.gep(first, [builder.mul(apart, ir.IntType(64)(i))]) for i in range(lanes)]
+                return [builder.bitcast(row, ir.VectorType(number, lanes).as_pointer()) for row in rows]
+
+            targets, rows = places(0), [builder.load(place) for place in places(3)]
+            for row in rows:
+                row.align = size
+            half = lanes // 2
+            while half:
+                upper = [lane if not lane & half else lanes + lane - half for lane in range(lanes)]
+                lower = [lane + half if not lane & half else lanes + lane for lane in range(lanes)]
+                for i in range(lanes):
+                    if not i & half:
+                        pair = rows[i], rows[i + half]
+                        rows[i], rows[i + half] = (
+                            builder.shuffle_vector(*pair, ir.Constant(order, chosen)) for chosen in (upper, lower)
+                        )
+                half //= 2
+            for place, row in zip(targets, rows, strict=True):
+                builder.store(row, place).align = size
+            return context.get_dummy_value()
+
+        return types.void(y, at, at, x, at, at), generate
+
+    return transpose_square

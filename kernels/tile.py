@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from minigan.kernels.jit import helper, late, units, vector_bytes
+from minigan.kernels.lanes import transpose_square
 
+VECTOR_BYTES = late(vector_bytes)
 PANEL_BYTES = late(lambda: 2 * vector_bytes())  # the columns of a tile lie side by side in two vectors
 DEPTH = 256  # entries of k that one tile walks, so that what it reads of B stays in the first-level cache
 
@@ -213,7 +215,7 @@ def dot() -> Any:
 @helper
 def pack(b, b_at, b_row, b_col, k, n, packed, at):
     """Copy B (k, n) into panels as wide as a tile, (⌈n/width⌉, k, width), the last one filled up with zeros."""
-    width = PANEL_BYTES // b.itemsize
+    width, lanes = PANEL_BYTES // b.itemsize, VECTOR_BYTES // b.itemsize
     for j0 in range(0, n, width):
         columns = min(width, n - j0)
         panel = packed[at : at + k * width]
@@ -226,8 +228,12 @@ def pack(b, b_at, b_row, b_col, k, n, packed, at):
                 for j in range(columns):
                     row[j] = entries[j]
         else:
+            whole = k // lanes * lanes if b_row == 1 and columns == width else 0
+            for p in range(0, whole, lanes):
+                for j in range(0, width, lanes):
+                    transpose_square(packed, at + p * width + j, width, b, start + j * b_col + p, b_col)
             for j in range(columns):
-                for p in range(k):
+                for p in range(whole, k):
                     panel[p * width + j] = b[start + j * b_col + p * b_row]
         at += k * width
 

@@ -27,8 +27,9 @@ import numpy as np
 from minigan.kernels.bias_act import bias_leaky
 from minigan.kernels.forms import FORMS
 from minigan.kernels.jit import helper, late, units
+from minigan.kernels.lanes import transpose_square
 from minigan.kernels.sandwich import OUTSIDE, sandwich
-from minigan.kernels.tile import DEPTH, PANEL_BYTES, TILE_ROWS, aligned, multiply, scratch
+from minigan.kernels.tile import DEPTH, PANEL_BYTES, TILE_ROWS, VECTOR_BYTES, aligned, multiply, scratch
 
 Pair = tuple[int, int]
 
@@ -111,10 +112,10 @@ def _swap_units(unit, w, c_in, c_out, swapped):
     blocks = c_in // LANES
     tap, c0 = unit // blocks, unit % blocks * LANES
     source, target = (tap * c_in + c0) * c_out, tap * c_in * c_out + c0
-    for o0 in range(0, c_out, LANES):
-        for o in range(o0, o0 + LANES):
-            for c in range(LANES):
-                swapped[target + o * c_in + c] = w[source + c * c_out + o]
+    step = VECTOR_BYTES // w.itemsize
+    for c in range(0, LANES, step):
+        for o in range(0, c_out, step):
+            transpose_square(swapped, target + o * c_in + c, c_in, w, source + c * c_out + o, c_out)
 
 
 @units
