@@ -106,19 +106,12 @@ def _batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float, activation: str = 
     flat = _rows(x)
     sums = _partial_sums(3, flat)
     _moments_units(sums.shape[1], flat, *sums, work=x.size)
-    centres, rests, squares = sums.astype(np.float64, copy=False)
-    counts = np.full((len(centres), 1), ROWS)
-    counts[-1] = len(flat) - ROWS * (len(centres) - 1)
-    rests /= counts
-    mean = (counts * (centres + rests)).sum(0) / len(flat)
-    var = (squares + counts * (np.square(centres + rests - mean) - np.square(rests))).sum(0) / len(flat)
-    scale = gamma / np.sqrt(var + eps)
-    shift = (beta - mean * scale).astype(x.dtype)
-    scale = scale.astype(x.dtype)
+    mean, var, scale, shift = np.empty((4, x.shape[-1]), x.dtype)
+    _combine_units(1, *sums, len(flat), eps, *map(np.ascontiguousarray, (gamma, beta)), mean, var, scale, shift, work=0)
     y = np.empty(x.shape, x.dtype)
     below = leaky_slope(x.dtype, activation, slope)
     _scale_units(sums.shape[1], flat, scale, shift, below, y.reshape(flat.shape), work=x.size)
-    return y, mean.astype(x.dtype), var.astype(x.dtype)
+    return y, mean, var
 
 
 @batch_norm_grad.numba
@@ -180,6 +173,27 @@ def _moments_units(chunk, x, centres, rests, squares):
             d = values[c] - centre[c]
             rest[c] += d
             square[c] += d * d
+
+
+@units
+def _combine_units(unit, centres, rests, squares, rows, eps, gamma, beta, mean, var, scale, shift):
+    """Put the chunks' moments together in float64, in order: the moments of all rows, and y = x · scale + shift."""
+    sums, spreads = np.zeros(mean.size, np.float64), np.zeros(mean.size, np.float64)
+    for chunk in range(centres.shape[0]):
+        centre, rest, count = centres[chunk], rests[chunk], min(ROWS, rows - chunk * ROWS)
+        for c in range(sums.size):
+            sums[c] += count * np.float64(centre[c]) + np.float64(rest[c])
+    for chunk in range(centres.shape[0]):
+        centre, rest, square = centres[chunk], rests[chunk], squares[chunk]
+        count = min(ROWS, rows - chunk * ROWS)
+        for c in range(sums.size):
+            left = np.float64(rest[c]) / count
+            apart = np.float64(centre[c]) + left - sums[c] / rows
+            spreads[c] += np.float64(square[c]) + count * (apart * apart - left * left)
+    for c in range(sums.size):
+        factor = np.float64(gamma[c]) / np.sqrt(spreads[c] / rows + eps)
+        mean[c], var[c], scale[c] = sums[c] / rows, spreads[c] / rows, factor
+        shift[c] = np.float64(beta[c]) - sums[c] / rows * factor
 
 
 @units

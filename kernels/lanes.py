@@ -117,7 +117,7 @@ def bias_leaky_run() -> Any:
 
 @late
 def transpose_square() -> Any:
-    """Build ``transpose_square(y, y_at, y_row, x, x_at, x_row)``: y[i, j] ← x[j, i], with as many rows as a vector's lanes.
+    """Build ``transpose_square(y, y_at, y_row, x, x_at, x_row)``: y[i, j] ← x[j, i] for i, j < lanes of a vector.
 
     Squares of half the size change places (Eklundh's scheme), then squares within them, down to single entries.
     """
