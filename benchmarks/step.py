@@ -37,7 +37,7 @@ class Worker:
     """A process that runs steps when asked."""
 
     def __init__(self, framework, variant, workload, threads):
-        self.name = f"{framework}, {variant}" if len(VARIANTS[framework]) > 1 else framework
+        self.name = name_of(framework, variant)
         self.framework = framework
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", framework, workload, variant, str(threads)],
@@ -82,11 +82,29 @@ def product_speed(threads):
     return float(done.stdout)
 
 
-def measure(name, peers, rounds, threads):
-    """Return (rows, speed of the products, reasons): one row a variant."""
+def missing_peers(names):
+    """Return (the peers that are installed, the reasons why others are missing)."""
+    peers, missing = [], []
+    for peer in names:
+        try:
+            importlib.metadata.version(PACKAGES[peer])
+            peers.append(peer)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(f"{peer}: not installed (pip install {PACKAGES[peer]})")
+    return peers, missing
+
+
+def name_of(framework, variant):
+    return f"{framework}, {variant}" if len(VARIANTS[framework]) > 1 else framework
+
+
+def measure(name, peers, rounds, threads, variants=None):
+    """Return (rows, speed of the products, reasons): one row a variant, of those named in ``variants`` or of all."""
     workers, reasons, speeds = [], [], []
     for framework in ["minigan", *peers]:
         for variant in VARIANTS[framework]:
+            if variants and name_of(framework, variant) not in variants:
+                continue
             worker = Worker(framework, variant, name, threads)
             if "error" in worker.about:
                 reasons.append(f"{worker.name}: {worker.about['error']}")
@@ -190,13 +208,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.profile:
         return print_profile(arguments.profile, arguments.threads, 20)
-    peers, missing = [], []
-    for peer in filter(None, arguments.peers.split(",")):
-        try:
-            importlib.metadata.version(PACKAGES[peer])
-            peers.append(peer)
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(f"{peer}: not installed (pip install {PACKAGES[peer]})")
+    peers, missing = missing_peers(filter(None, arguments.peers.split(",")))
     results, reasons, versions = {}, list(missing), {}
     began = time.perf_counter()
     for name in arguments.workloads.split(","):
