@@ -123,7 +123,7 @@ def tile() -> Any:
             row_of_b = builder.gep(first_b, [builder.mul(step, b_row)])
             column_of_a = builder.bitcast(builder.gep(first_a, [builder.mul(step, a_col)]), byte.as_pointer())
             soon = builder.gep(start_b, [builder.mul(step, stride)])
-            builder.call(prefetch, [builder.bitcast(soon, byte.as_pointer()), small(0), small(3), small(1)])
+            builder.call(prefetch, [builder.bitcast(soon, byte.as_pointer()), small(0), small(2), small(1)])
             of_b = [load(row_of_b, j) for j in range(2)]
             grown = []
             for i in range(tile_rows):
