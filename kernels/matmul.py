@@ -14,6 +14,7 @@ from minigan.kernels.dispatch import kernel
 from minigan.kernels.jit import units
 from minigan.kernels.tile import PANEL_BYTES, TILE_ROWS, dot, gather, multiply, pack, scratch
 
+PANELS = 4  # of B that one unit of work packs side by side: rows of B are read in longer runs
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -71,9 +72,9 @@ def product(x: Any, w: Any, b: Any, slope: Any, y: Any) -> None:
     elif k == 1 and slope == 1 and not b.size:
         np.multiply(x, w, out=y)
     else:
-        width = PANEL_BYTES.make() // y.itemsize
-        high = 256 if n > 2 * width else 64  # rows of y in one unit of work, which is two panels wide
-        count = -(-n // (2 * width)) * -(-m // high)
+        wide = PANELS * PANEL_BYTES.make() // y.itemsize
+        high = 256 if n > wide else 64  # rows of y in one unit of work, which is as wide as some panels
+        count = -(-n // wide) * -(-m // high)
         _product_units(count, *_entries(x), *_entries(w), k, b, slope, high, y, work=m * n * k // 64 + k * n // 4)
 
 
@@ -81,11 +82,12 @@ def product(x: Any, w: Any, b: Any, slope: Any, y: Any) -> None:
 def _product_units(unit, a, a_row, a_col, b, b_row, b_col, k, bias, slope, high, c):
     m, n = c.shape
     width = PANEL_BYTES // c.itemsize
-    across = (n + 2 * width - 1) // (2 * width)
+    wide = PANELS * width
+    across = (n + wide - 1) // wide
     flat = c.reshape(-1)
     as_it_is = m <= TILE_ROWS and b_col == 1 and n % width == 0  # too few rows to repay packing B
-    i0, j0 = unit // across * high, unit % across * 2 * width
-    rows, columns = min(high, m - i0), min(2 * width, n - j0)
+    i0, j0 = unit // across * high, unit % across * wide
+    rows, columns = min(high, m - i0), min(wide, n - j0)
     left, left_at, left_row, left_col, left_tile = a, i0 * a_row, a_row, a_col, TILE_ROWS * a_row
     if a_col != 1:
         left = scratch((rows + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS * k, c)
@@ -93,7 +95,7 @@ def _product_units(unit, a, a_row, a_col, b, b_row, b_col, k, bias, slope, high,
         left_at, left_row, left_col, left_tile = 0, 1, TILE_ROWS, TILE_ROWS * k
     right, right_at, right_row, right_panel = b, j0, b_row, width
     if not as_it_is:
-        right = scratch(k * 2 * width, c)
+        right = scratch(k * wide, c)
         pack(b, j0 * b_col, b_row, b_col, k, columns, right, 0)
         right_at, right_row, right_panel = 0, width, k * width
     there = i0 * n + j0
