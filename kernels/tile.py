@@ -21,13 +21,15 @@ PANEL_BYTES = late(lambda: 2 * vector_bytes())  # the columns of a tile lie side
 DEPTH = 256  # entries of k that one tile walks, so that what it reads of B stays in the first-level cache
 
 
-@late
-def TILE_ROWS() -> int:  # noqa: N802
-    """Rows of a tile: with two vectors of C each, one of A and two of B, they fill 32 registers halfway, or all 16."""
+def _tile_rows() -> int:
+    """Return the rows of a tile: with two vectors of C each, they fill 32 registers halfway, or all of 16."""
     import llvmlite.binding as llvm
 
     x86 = llvm.get_process_triple().startswith(("x86", "i"))
     return 6 if x86 and vector_bytes() < 64 else 8
+
+
+TILE_ROWS = late(_tile_rows)
 
 
 @late
