@@ -14,6 +14,7 @@ from minigan.kernels.losses import LOSSES, mean_loss
 from minigan.kernels.matmul import dense, matmul
 from minigan.kernels.optimisers import adam_, rmsprop_, sgd_, squared_norm
 from minigan.kernels.philox import philox_bits_, philox_normal_, philox_uniform_
+from minigan.kernels.winograd import weights_stay
 
 __all__ = [
     "ACTIVATIONS",
@@ -42,4 +43,5 @@ __all__ = [
     "sgd_",
     "squared_norm",
     "use",
+    "weights_stay",
 ]

@@ -332,7 +332,7 @@ def scratch(size, like):
 def aligned(size: int, dtype: Any) -> Any:
     """Return a flat array of ``size`` entries, the first at the start of a line of the cache."""
     block = np.empty(size + ALIGNMENT // dtype.itemsize, dtype)
-    start = -block.ctypes.data % ALIGNMENT // dtype.itemsize
+    start = -block.__array_interface__["data"][0] % ALIGNMENT // dtype.itemsize
     return block[start : start + size]
 
 

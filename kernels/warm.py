@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minigan import kernels
+import minigan.kernels as kernels
 
 
 def compile_kernels() -> None:

@@ -20,6 +20,9 @@ are cheaper to repeat than to store. No sum crosses from one thread to another.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -48,6 +51,7 @@ to_m = late(lambda: sandwich([_transposed(form.a_t()) for form in FORMS]))
 BLOCK = 64  # tiles transformed and multiplied at a time
 APART = 16  # entries between the points of a transform: a power of two apart they would crowd one set of the cache
 LANES = 16  # channels come in multiples of the longest vector of any machine
+KEPT = 1 << 20  # entries of transformed weights that are worth their memory
 WEIGHT_TRANSFORM = 100  # tiles whose products cost as much as the transform of the weights
 
 
@@ -72,30 +76,38 @@ def tiles_of(out: Pair, m: int) -> Pair:
     return -(-out[0] // m), -(-out[1] // m)
 
 
-def _packed_weights(w: Any, stride: int, number: int, together: bool) -> Any:
-    """Return U = G g Gᵀ in panels of Cout, as a flat array.
+_kept: ContextVar[dict[Any, tuple[Any, Any]] | None] = ContextVar("minigan_kept_transforms", default=None)
 
-    (n², panels, phases · Cin, width) with the phases ``together``, else (n², phases, panels, Cin, width).
+
+@contextmanager
+def weights_stay() -> Iterator[None]:
+    """Transform weights that meet several images only once inside the ``with`` block, in which none may change."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def _packed_weights(w: Any, stride: int, number: int, transposed: bool) -> Any:
+    """Return U = G g Gᵀ in panels of Cout, as a flat array: (n², panels, phases · Cin, width).
+
+    ``transposed``: of the weights with Cin and Cout swapped, and (n², phases, panels, Cin, width).
     """
-    c_in, c_out = w.shape[2:]
-    width = PANEL_BYTES.make() // w.itemsize
+    kept, key = _kept.get(), (id(w), stride, number, transposed)
+    if kept and key in kept:
+        return kept[key][1]
+    g = swapped_channels(w) if transposed else np.ascontiguousarray(w)
+    form, (c_in, c_out) = FORMS[number], g.shape[2:]
+    width = PANEL_BYTES.make() // g.itemsize
     panels = (c_out + width - 1) // width
-    packed = aligned(FORMS[number].n ** 2 * (stride**2 * panels * c_in * width + APART), w.dtype)
+    packed = aligned(form.n**2 * (stride**2 * panels * c_in * width + APART), g.dtype)
     if c_out % width:
         packed[:] = 0
-    _weights_units(
-        c_in,
-        w.reshape(-1),
-        stride,
-        number,
-        FORMS[number].r,
-        FORMS[number].n,
-        c_in,
-        c_out,
-        together,
-        packed,
-        work=packed.size,
-    )
+    settings = stride, number, form.r, form.n, c_in, c_out, not transposed
+    _weights_units(c_in, g.reshape(-1), *settings, packed, work=packed.size)
+    if kept is not None and packed.size <= KEPT:
+        kept[key] = w, packed  # w too: while it lives, no other array has its id
     return packed
 
 
@@ -179,7 +191,7 @@ def conv2d(x: Any, w: Any, b: Any, slope: Any, stride: int, padding: Pair, numbe
     """Write v > 0 ? v : slope·v with v = x ⋆ w + b into y (N, OH, OW, Cout); b may be empty."""
     form = FORMS[number]
     tiles = tiles_of(y.shape[1:3], form.m)
-    packed = _packed_weights(np.ascontiguousarray(w), stride, number, True)
+    packed = _packed_weights(w, stride, number, False)
     total = len(x) * math.prod(tiles)
     block = BLOCK if x.shape[3] >= DEPTH else BLOCK // 2
     _forward_units(
@@ -237,7 +249,7 @@ def conv2d_transpose(y: Any, w: Any, b: Any, slope: Any, stride: int, padding: P
     """Write v > 0 ? v : slope·v with v = convᵀ(y, w) + b into x (N, H, W, Cin); b may be empty."""
     form = FORMS[number]
     tiles = tiles_of(y.shape[1:3], form.m)
-    packed = _packed_weights(swapped_channels(w), stride, number, False)
+    packed = _packed_weights(w, stride, number, True)
     images = max(1, BLOCK // 2 // math.prod(tiles))  # of one unit: tiles overlap within an image
     _adjoint_units(
         -(-len(y) // images), np.ascontiguousarray(y), packed, stride, number, form.m, form.n, *padding, *tiles, b,

@@ -195,3 +195,40 @@ def test_the_form_follows_the_size():
     assert find(channels=(64, 24)) is None  # no whole vectors
     assert find(kernel=(5, 5)) is None
     assert find(kernel=(3, 3)) is None
+
+
+def test_weights_that_stay_are_transformed_once(monkeypatch):
+    transforms = []
+    units = winograd._weights_units
+    monkeypatch.setattr(
+        winograd, "_weights_units", lambda *args, **kwargs: (transforms.append(1), units(*args, **kwargs))
+    )
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((3, 8, 8, 16)), rng.standard_normal((4, 4, 16, 32))
+    y = rng.standard_normal((3, 4, 4, 32))
+    settings = {"stride": (2, 2), "padding": (1, 1)}
+
+    def both():
+        back = kernels.conv2d_transpose(y, w, output_padding=(0, 0), **settings)
+        return kernels.conv2d(x, w, **settings), back
+
+    expected = both()
+    transforms.clear()
+    with kernels.weights_stay():
+        found = [both() for _ in range(3)]
+        assert len(transforms) == 2  # once for each of the two
+        assert kernels.conv2d(x, w.copy(), **settings).tobytes() == expected[0].tobytes()
+        assert len(transforms) == 3  # equal weights in another array are others
+    for results in found:
+        assert [a.tobytes() for a in results] == [a.tobytes() for a in expected]
+    w *= 2
+    assert not np.array_equal(both()[0], expected[0])
+    with kernels.weights_stay():
+        np.testing.assert_array_equal(both()[0], 2 * expected[0])
+
+
+def test_large_weights_are_not_kept(monkeypatch):
+    monkeypatch.setattr(winograd, "KEPT", 100)
+    with kernels.weights_stay():
+        kernels.conv2d(np.ones((1, 8, 8, 16)), np.ones((4, 4, 16, 16)), stride=(2, 2), padding=(1, 1))
+        assert winograd._kept.get() == {}

@@ -12,6 +12,7 @@ from minigan.gan.objectives import NON_SATURATING, Objective
 from minigan.gan.penalties import Penalty
 from minigan.gradmode import no_grad
 from minigan.nn import Module
+from minigan.ops.conv import weights_stay
 from minigan.ops.elementwise import raw
 from minigan.random import Generator
 from minigan.tensor import Tensor
@@ -68,18 +69,20 @@ class Game:
 
     def discriminator_gradient(self, real: Any, fake: Tensor) -> tuple[list[Tensor], Losses]:
         """Return ∇_{θ_D} L_D, one Tensor a parameter, and the losses."""
-        found = self.discriminator_loss(real, fake)
-        if not np.isfinite(found.loss.data):
-            made = "" if np.isfinite(fake.data).all() else "G made samples that are not finite; "
-            raise Diverged(f"the loss of D is not finite: {made}{first_bad(found.loss)}")
-        return grad(found.loss, self.discriminator.parameters()), found
+        with weights_stay():
+            found = self.discriminator_loss(real, fake)
+            if not np.isfinite(found.loss.data):
+                made = "" if np.isfinite(fake.data).all() else "G made samples that are not finite; "
+                raise Diverged(f"the loss of D is not finite: {made}{first_bad(found.loss)}")
+            return grad(found.loss, self.discriminator.parameters()), found
 
     def generator_gradient(self, z: Any, real: Any = None) -> tuple[list[Tensor], Losses]:
         """Return ∇_{θ_G} L_G, one Tensor a parameter, and the losses."""
-        found = self.generator_loss(z, real)
-        if not np.isfinite(found.loss.data):
-            raise Diverged(f"the loss of G is not finite: {first_bad(found.loss)}")
-        return grad(found.loss, self.generator.parameters()), found
+        with weights_stay():
+            found = self.generator_loss(z, real)
+            if not np.isfinite(found.loss.data):
+                raise Diverged(f"the loss of G is not finite: {first_bad(found.loss)}")
+            return grad(found.loss, self.generator.parameters()), found
 
 
 def first_bad(output: Tensor) -> str:
