@@ -33,6 +33,8 @@ if "OMP_WAIT_POLICY" not in os.environ:  # read by libgomp when it loads: watch 
 
 CHUNK = 1 << 13  # elements of one chunk of a flat loop
 PARALLEL_WORK = 1 << 15  # elements from which two threads beat one
+LINE = 8  # words of a line of the cache
+MOST_SHARES = 64
 SERIAL = os.environ.get("MINIGAN_SERIAL") == "1"  # with NUMBA_BOUNDSCHECK=1, which parallel regions ignore
 
 prange = range  # stands for numba.prange, which is put in its place when a loop nest is compiled
@@ -178,13 +180,13 @@ def _edition() -> str:
 
 @late
 def call_body() -> Any:
-    """Build ``call_body(body, unit, arguments)``: call the function at the address ``body``."""
+    """Build ``call_body(body, share, arguments)``: call the function at the address ``body``."""
     from llvmlite import ir
     from numba import types
     from numba.extending import intrinsic
 
     @intrinsic
-    def call_body(typing: Any, body: Any, unit: Any, arguments: Any) -> Any:
+    def call_body(typing: Any, body: Any, share: Any, arguments: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             pointer = ir.IntType(8).as_pointer()
             kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64), pointer])
@@ -197,17 +199,20 @@ def call_body() -> Any:
     return call_body
 
 
-def _run_parallel(count, body, arguments):
-    for unit in prange(count):
-        call_body(body, unit, arguments)
+def _run_parallel(shares, body, arguments):
+    for share in prange(shares):
+        call_body(body, share, arguments)
 
 
 @late
 def launch() -> Any:
-    """Build ``launch(count, runner, function, arguments)``: function(unit, *arguments) for every unit of work.
+    """Build ``launch(count, shares, runner, function, arguments)``: function(unit, *arguments) for every unit of work.
 
     ``function`` is the address of compiled code and ``runner`` that of :func:`_run_parallel`, or 0 for one thread. Code
     that is called by its address is optimised once, not again in everything that calls it.
+
+    Each thread has a share of the units, the same ones in every call of this size, so that what it reads is in its own
+    cache; when it has done them it takes what is left of the others', who may have come late or run slower.
     """
     from llvmlite import ir
     from numba import types
@@ -217,52 +222,70 @@ def launch() -> Any:
 
     word, pointer = ir.IntType(64), ir.IntType(8).as_pointer()
 
+    def write_body(context: Any, module: Any, kinds: list[Any], shared: Any) -> Any:
+        """Write the function (share, what all threads share) that does a share of the units, then what others left."""
+        body = ir.Function(
+            module, ir.FunctionType(ir.VoidType(), [word, pointer]), context.mangler("share_of_units", kinds)
+        )
+        body.linkage = "internal"
+        builder = ir.IRBuilder(body.append_basic_block())
+        held = builder.bitcast(body.args[1], shared)
+        count, shares, taken, function, packed = (
+            builder.load(cgutils.gep_inbounds(builder, held, 0, i)) for i in range(5)
+        )
+        convention, types_of = context.call_conv, [types.intp, *kinds]
+        function = builder.inttoptr(function, convention.get_function_type(types.void, types_of).as_pointer())
+        given = cgutils.unpack_tuple(builder, packed)
+        with cgutils.for_range(builder, shares) as loop:
+            share = builder.urem(builder.add(body.args[0], loop.index), shares)
+            counter = builder.gep(taken, [builder.mul(share, word(LINE))])
+            end = builder.udiv(builder.mul(builder.add(share, word(1)), count), shares)
+            take, work, done = (builder.append_basic_block(name) for name in ("take", "work", "done"))
+            builder.branch(take)
+            builder.position_at_end(take)
+            unit = builder.atomic_rmw("add", counter, word(1), "monotonic")
+            builder.cbranch(builder.icmp_signed("<", unit, end), work, done)
+            builder.position_at_end(work)
+            convention.call_function(builder, function, types.void, types_of, [unit, *given])
+            builder.branch(take)
+            builder.position_at_end(done)
+        builder.ret_void()
+        return body
+
     @intrinsic
-    def launch(typing: Any, count: Any, runner: Any, function: Any, arguments: Any) -> Any:
+    def launch(typing: Any, count: Any, shares: Any, runner: Any, function: Any, arguments: Any) -> Any:
         for kind in arguments:
             if isinstance(kind, types.Array) and kind.layout != "C":
                 raise TypingError("loop nests take contiguous arrays")
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            count, runner, function, packed = values
-            kinds = list(signature.args[3])
-            blob = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [function, packed]))
-
-            body = ir.Function(
-                builder.module, ir.FunctionType(ir.VoidType(), [word, pointer]), context.mangler("unit_body", kinds)
-            )
-            body.linkage = "internal"
-            inner = ir.IRBuilder(body.append_basic_block())
-            held = inner.load(inner.bitcast(body.args[1], blob.type))
-            convention = context.call_conv
-            callee = inner.inttoptr(
-                inner.extract_value(held, 0),
-                convention.get_function_type(types.void, [types.intp, *kinds]).as_pointer(),
-            )
-            given = cgutils.unpack_tuple(inner, inner.extract_value(held, 1))
-            convention.call_function(inner, callee, types.void, [types.intp, *kinds], [body.args[0], *given])
-            inner.ret_void()
-
-            address = builder.bitcast(blob, pointer)
+            count, shares, runner, function, packed = values
+            taken = builder.alloca(word, word(LINE * MOST_SHARES))
+            with cgutils.for_range(builder, shares) as loop:
+                first = builder.udiv(builder.mul(loop.index, count), shares)
+                builder.store(first, builder.gep(taken, [builder.mul(loop.index, word(LINE))]))
+            numbers = [count, shares, taken, function, packed]
+            shared = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, numbers))
+            body = write_body(context, builder.module, list(signature.args[4]), shared.type)
+            address = builder.bitcast(shared, pointer)
             alone = builder.icmp_unsigned("==", runner, word(0))
             with builder.if_else(alone) as (one, many):
-                with one, cgutils.for_range(builder, count) as loop:
-                    builder.call(body, [loop.index, address])
+                with one:
+                    builder.call(body, [word(0), address])
                 with many:
-                    shape = convention.get_function_type(types.void, [types.intp] * 3).as_pointer()
-                    numbers = [count, builder.ptrtoint(body, word), builder.ptrtoint(address, word)]
-                    convention.call_function(
-                        builder, builder.inttoptr(runner, shape), types.void, [types.intp] * 3, numbers
-                    )
+                    convention, words = context.call_conv, [types.intp] * 3
+                    run = builder.inttoptr(runner, convention.get_function_type(types.void, words).as_pointer())
+                    given = [shares, builder.ptrtoint(body, word), builder.ptrtoint(address, word)]
+                    convention.call_function(builder, run, types.void, words, given)
             return context.get_dummy_value()
 
-        return types.void(types.intp, types.intp, types.intp, arguments), generate
+        return types.void(types.intp, types.intp, types.intp, types.intp, arguments), generate
 
     return launch
 
 
-def _launch_units(count, runner, function, *arguments):  # noqa: ANN002
-    launch(count, runner, function, arguments)
+def _launch_units(count, shares, runner, function, *arguments):  # noqa: ANN002
+    launch(count, shares, runner, function, arguments)
 
 
 def _cached(numba: Any, function: Callable[..., Any], name: str, **options: Any) -> Any:
@@ -296,6 +319,11 @@ def _runner() -> int:
     return address
 
 
+def _threads() -> int:
+    """Return how many threads work: what numba.set_num_threads says."""
+    return min(MOST_SHARES, sys.modules["numba"].get_num_threads())
+
+
 class Units:
     """A function of a unit of work and arguments, in the Numba subset of Python; its units run in any order.
 
@@ -312,12 +340,13 @@ class Units:
     def __call__(self, count: int, *args: Any, work: int) -> None:
         """Run the units 0 to count − 1; ``work`` is about the number of elements they touch."""
         start, address, parallel = self._compiled.get(args[0].dtype) or self._compile(args)
-        runner = parallel if work >= PARALLEL_WORK and count > 1 else 0
-        if runner and _workqueue:
+        if not parallel or work < PARALLEL_WORK or count < 2:
+            start(count, 1, 0, address, *args)
+        elif _workqueue:
             with _lock:
-                start(count, runner, address, *args)
+                start(count, _threads(), parallel, address, *args)
         else:
-            start(count, runner, address, *args)
+            start(count, _threads(), parallel, address, *args)
 
     def _compile(self, args: tuple[Any, ...]) -> tuple[Any, int, int]:
         global _workqueue
