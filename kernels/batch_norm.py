@@ -24,7 +24,7 @@ import numpy as np
 
 from minigan.kernels.bias_act import bias_act, bias_act_grad, leaky_slope
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import units
+from minigan.kernels.units import units
 
 ROWS = 64  # rows of one partial sum
 

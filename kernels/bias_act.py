@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import CHUNK, helper, units
+from minigan.kernels.jit import helper
 from minigan.kernels.lanes import bias_leaky_run
+from minigan.kernels.units import CHUNK, units
 
 ROWS = 64  # rows whose sums are taken in their own dtype, before float64 adds them up
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "tanh", "sigmoid")

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from minigan.kernels.bias_act import bias_leaky
-from minigan.kernels.jit import helper, units
+from minigan.kernels.jit import helper
 from minigan.kernels.lanes import add_run, copy_run
 from minigan.kernels.tile import PANEL_BYTES, TILE_ROWS, multiply, pack, packed, scratch
+from minigan.kernels.units import units
 
 Pair = tuple[int, int]
 BLOCK_ENTRIES = 1 << 15  # of the block of patches that one core works on

@@ -19,7 +19,7 @@ import numpy as np
 
 from minigan.kernels.bias_act import sigmoid
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import units
+from minigan.kernels.units import units
 
 LOSSES = ("softplus", "softplus_neg", "square", "square_to_one", "hinge_fake", "hinge_real", "linear")
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from minigan.kernels.bias_act import bias_act, bias_leaky, check_activation, finish, leaky_slope
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import units
 from minigan.kernels.tile import PANEL_BYTES, TILE_ROWS, dot, gather, multiply, pack, scratch
+from minigan.kernels.units import units
 
 PANELS = 4  # of B that one unit of work packs side by side: rows of B are read in longer runs
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))

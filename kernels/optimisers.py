@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import CHUNK, units
+from minigan.kernels.units import CHUNK, units
 
 LANES = 16
 

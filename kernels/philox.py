@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import CHUNK, units
+from minigan.kernels.units import CHUNK, units
 
 A, B = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels.jit import helper, late, units, vector_bytes
+from minigan.kernels.jit import helper, late, vector_bytes
 from minigan.kernels.lanes import transpose_square
+from minigan.kernels.units import units
 
 VECTOR_BYTES = late(vector_bytes)
 PANEL_BYTES = late(lambda: 2 * vector_bytes())  # the columns of a tile lie side by side in two vectors

@@ -29,10 +29,11 @@ import numpy as np
 
 from minigan.kernels.bias_act import bias_leaky
 from minigan.kernels.forms import FORMS
-from minigan.kernels.jit import helper, late, units
+from minigan.kernels.jit import helper, late
 from minigan.kernels.lanes import transpose_square
 from minigan.kernels.sandwich import OUTSIDE, sandwich
 from minigan.kernels.tile import DEPTH, PANEL_BYTES, TILE_ROWS, VECTOR_BYTES, aligned, multiply, scratch
+from minigan.kernels.units import units
 
 Pair = tuple[int, int]
 

@@ -14,7 +14,6 @@ import numpy as np
 
 import minigan
 from minigan import device, kernels
-from minigan.kernels.jit import has_openmp
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,7 @@ def _threads() -> Finding:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:
         cores = os.cpu_count() or 1
-    if not has_openmp():
-        remedy = "install OpenMP (Debian: apt-get install libgomp1) for faster parallel loops"
-        return Finding("threads", True, f"{cores} cores, without OpenMP", remedy, needed=False)
-    return Finding("threads", True, f"{cores} cores, OpenMP")
+    return Finding("threads", True, f"{cores} cores")
 
 
 def _cache() -> Finding:

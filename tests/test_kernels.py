@@ -13,7 +13,7 @@ import pytest
 
 from minigan import kernels
 from minigan.kernels.batch_norm import ROWS
-from minigan.kernels.jit import CHUNK
+from minigan.kernels.units import CHUNK
 from minigan.references import np_batch_norm, np_batch_norm_grad, np_conv2d, np_conv2d_transpose, np_conv2d_weight_grad
 
 REGISTRY = kernels.registry()
@@ -407,7 +407,7 @@ class Process(jit.subprocess.Popen):
 jit.subprocess.Popen = Process
 import atexit
 atexit.register(lambda: print(len(started), [p.poll() is None for p in started]))
-jit._runner()
+from minigan.kernels.pool import leader; leader()
 """
     cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
     assert run_program(program, **cache) == "1 [False]"  # ended with its parent

@@ -1,0 +1,97 @@
+"""The pool of threads: every unit runs once, whoever comes, goes, forks or competes for the helpers."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from minigan.kernels import pool as pools
+from minigan.kernels.units import PARALLEL_WORK, units
+
+from .test_kernels import run_program
+
+EVERYONE = PARALLEL_WORK  # enough work to call the helpers
+
+
+@units
+def count_units(unit, counts):
+    counts[unit] += 1
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "7"])
+def test_every_unit_runs_once(threads):
+    program = """
+import numpy as np
+from minigan.kernels.units import PARALLEL_WORK
+from tests.test_pool import count_units
+for job in range(3000):
+    counts = np.zeros(2 + job * 37 % 301)
+    count_units(counts.size, counts, work=PARALLEL_WORK)
+    assert (counts == 1).all(), (job, counts)
+print("once each")
+"""
+    assert run_program(program, NUMBA_NUM_THREADS=threads) == "once each"
+
+
+def test_threads_of_the_program_do_not_disturb_one_another():
+    wrong = []
+
+    def work(seed):
+        for job in range(400):
+            counts = np.zeros(2 + (seed + job) * 31 % 97)
+            count_units(counts.size, counts, work=EVERYONE)
+            if not (counts == 1).all():
+                wrong.append((seed, job))
+
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+
+
+def test_helpers_that_sleep_are_called_again(monkeypatch):
+    program = """
+import time
+import numpy as np
+from minigan.kernels.pool import pool
+from minigan.kernels.units import PARALLEL_WORK
+from tests.test_pool import count_units
+for _ in range(3):
+    counts = np.zeros(50)
+    count_units(50, counts, work=PARALLEL_WORK)
+    assert (counts == 1).all()
+    began = time.monotonic()
+    while not pool().asleep:
+        assert time.monotonic() - began < 30
+        time.sleep(0.01)
+    assert sum(t.is_alive() for t in pool()._helpers) == 1
+print("slept and woke")
+"""
+    assert run_program(program, NUMBA_NUM_THREADS="2") == "slept and woke"
+
+
+@pytest.mark.skipif(not hasattr(pools.os, "fork"), reason="this system has no fork")
+def test_a_forked_process_has_helpers_of_its_own():
+    program = """
+import os
+import numpy as np
+from minigan.kernels.pool import pool
+from minigan.kernels.units import PARALLEL_WORK
+from tests.test_pool import count_units
+def run():
+    for _ in range(200):
+        counts = np.zeros(50)
+        count_units(50, counts, work=PARALLEL_WORK)
+        assert (counts == 1).all()
+run()
+child = os.fork()
+run()
+if child == 0:
+    os._exit(7 if all(t.is_alive() for t in pool()._helpers) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert run_program(program, NUMBA_NUM_THREADS="2") == "7"
