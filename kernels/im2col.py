@@ -157,15 +157,21 @@ def _weight_grad_units(unit, x, y, kh, kw, sh, sw, ph, pw, taller, high, sums):
     part, i0 = unit // (kh // taller), unit % (kh // taller) * taller
     begin, end = min(total, part * long), min(total, (part + 1) * long)
     rows, edge = scratch(high * entries, x), scratch(TILE_ROWS * width, x)
-    panels = scratch((c_out + width - 1) // width * width * high, x)
+    as_it_is = entries <= 2 * TILE_ROWS and c_out % width == 0  # too few rows to repay packing y
+    right, right_row = flat_y, c_out
+    if not as_it_is:
+        right, right_row = scratch((c_out + width - 1) // width * width * high, x), width
     out = part * sums.shape[1] + i0 * run * c_out
     if begin == end:
         flat[out : out + entries * c_out] = 0
     for first in range(begin, end, high):
         count = min(high, end - first)
         unroll(x, first, count, oh, ow, kh, kw, sh, sw, ph, pw, i0, i0 + taller, rows)
-        pack(flat_y, first * c_out, c_out, 1, count, c_out, panels, 0)
+        right_at, right_panel = first * c_out, width
+        if not as_it_is:
+            pack(flat_y, first * c_out, c_out, 1, count, c_out, right, 0)
+            right_at, right_panel = 0, count * width
         multiply(
-            rows, 0, 1, entries, TILE_ROWS, panels, 0, width, count * width,
+            rows, 0, 1, entries, TILE_ROWS, right, right_at, right_row, right_panel,
             entries, c_out, count, flat, out, c_out, first == begin, edge,
         )  # fmt: skip

@@ -29,8 +29,11 @@ def _emit(context: Any, builder: Any, signature: Any, arguments: Any, runs: int,
         array = context.make_array(signature.args[2 * i])(context, builder, arguments[2 * i])
         pointers.append(builder.gep(array.data, [arguments[2 * i + 1]]))
     count = arguments[-1]
-    whole = builder.mul(builder.sdiv(count, word(lanes)), word(lanes))
-    spans = ((ir.VectorType(number, lanes), word(0), whole, lanes), (number, whole, count, 1))
+    spans, begin = [], word(0)
+    for step in sorted({lanes, min(4, lanes), 1}, reverse=True):  # short runs are often four numbers long
+        end = builder.mul(builder.sdiv(count, word(step)), word(step))
+        spans.append((number if step == 1 else ir.VectorType(number, step), begin, end, step))
+        begin = end
     for kind, begin, end, step in spans:
         with cgutils.for_range_slice(builder, begin, end, word(step), word) as (at, _):
             places = [builder.bitcast(builder.gep(p, [at]), kind.as_pointer()) for p in pointers]
