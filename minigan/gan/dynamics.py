@@ -40,6 +40,7 @@ class Alternating:
             real, fake = next_real(), self.game.generate(noise_d())
             gradient, d = self.game.discriminator_gradient(real, fake)
             self.discriminator_optimizer.step(gradient)
+            del gradient  # its memory serves G's turn
 
         gradient, g = self.game.generator_gradient(noise_g(), real)
         self.generator_optimizer.step(gradient)

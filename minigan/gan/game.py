@@ -31,6 +31,10 @@ class Losses:
     fake_logits: Tensor
     penalty: Tensor | None = None
 
+    def detach(self) -> Losses:
+        """Return the same values without the graph they came from, whose memory is free once nothing else holds it."""
+        return Losses(**{name: x if x is None else x.detach() for name, x in vars(self).items()})
+
 
 @dataclass
 class Game:
@@ -68,21 +72,21 @@ class Game:
         return Losses(self.objective.generator(real_logits, fake_logits), real_logits, fake_logits)
 
     def discriminator_gradient(self, real: Any, fake: Tensor) -> tuple[list[Tensor], Losses]:
-        """Return ∇_{θ_D} L_D, one Tensor a parameter, and the losses."""
+        """Return ∇_{θ_D} L_D, one Tensor a parameter, and the losses without their graph."""
         with weights_stay():
             found = self.discriminator_loss(real, fake)
             if not np.isfinite(found.loss.data):
                 made = "" if np.isfinite(fake.data).all() else "G made samples that are not finite; "
                 raise Diverged(f"the loss of D is not finite: {made}{first_bad(found.loss)}")
-            return grad(found.loss, self.discriminator.parameters()), found
+            return grad(found.loss, self.discriminator.parameters()), found.detach()
 
     def generator_gradient(self, z: Any, real: Any = None) -> tuple[list[Tensor], Losses]:
-        """Return ∇_{θ_G} L_G, one Tensor a parameter, and the losses."""
+        """Return ∇_{θ_G} L_G, one Tensor a parameter, and the losses without their graph."""
         with weights_stay():
             found = self.generator_loss(z, real)
             if not np.isfinite(found.loss.data):
                 raise Diverged(f"the loss of G is not finite: {first_bad(found.loss)}")
-            return grad(found.loss, self.generator.parameters()), found
+            return grad(found.loss, self.generator.parameters()), found.detach()
 
 
 def first_bad(output: Tensor) -> str:
