@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class Losses:
 
     def detach(self) -> Losses:
         """Return the same values without the graph they came from, whose memory is free once nothing else holds it."""
-        return Losses(**{name: x if x is None else x.detach() for name, x in vars(self).items()})
+        return replace(self, **{name: x.detach() for name, x in vars(self).items() if x is not None})
 
 
 @dataclass
