@@ -30,7 +30,6 @@ VARIANTS = {
     "jax": ("jit",),
 }
 TURN_S = 1.0  # of steps in a turn
-PATIENCE_S = 300  # for the first step of a peer, which may compile
 
 
 class Worker:

@@ -126,7 +126,7 @@ class Helper(Late):
 
     def _compile(self) -> Any:
         numba = load_numba()
-        compiled = numba.njit(error_model="numpy", nogil=True, **NOT_FROM_PYTHON)(bound(self.function))
+        compiled = numba.njit(error_model="numpy", nogil=True, **NOT_FROM_PYTHON)(_bound(self.function))
         # Numba would compile it anew for every constant among the arguments
         general, unliteral = compiled.get_call_template, numba.types.unliteral
         compiled.get_call_template = lambda args, named: general(tuple(map(unliteral, args)), named)
@@ -148,7 +148,7 @@ def _named(function: Callable[..., Any]) -> dict[str, Late]:
     return {name: names[name] for name in function.__code__.co_names if isinstance(names.get(name), Late)}
 
 
-def bound(function: Callable[..., Any]) -> Any:
+def _bound(function: Callable[..., Any]) -> Any:
     """Return the function with its late values in place."""
     made = {name: value.make() for name, value in _named(function).items()}
     return types.FunctionType(function.__code__, {**function.__globals__, **made}, function.__name__)
@@ -164,7 +164,7 @@ def edition() -> str:
 def compiled(function: Callable[..., Any], name: str, **options: Any) -> Any:
     """Compile with Numba, cached on disk under the name where there is a folder to write to."""
     numba = load_numba()
-    function = bound(function)
+    function = _bound(function)
     function.__qualname__ = name
     options |= {"error_model": "numpy", "nogil": True}
     try:
@@ -176,5 +176,5 @@ def compiled(function: Callable[..., Any], name: str, **options: Any) -> Any:
 def address_of(dispatcher: Any, kinds: tuple[Any, ...]) -> int:
     """Return where the machine code for arguments of these types lies."""
     dispatcher.compile(kinds)
-    compiled = dispatcher.overloads[kinds]
-    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    overload = dispatcher.overloads[kinds]
+    return overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name)

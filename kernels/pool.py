@@ -201,6 +201,7 @@ class Pool:
         self.asleep = False
         if self.threads == 1:
             return
+        self.lead = leader()
         self._called = threading.Event()
         block = np.zeros(6 * LINE, np.int64)
         self._words = block[-block.ctypes.data // 8 % LINE :]  # from the start of a line of the cache

@@ -120,7 +120,7 @@ class Units:
         else:
             if threads.asleep:
                 threads.wake()
-            start(count, threads.threads, leader(), threads.state, address, *args)
+            start(count, threads.threads, threads.lead, threads.state, address, *args)
 
     def _compile(self, args: tuple[Any, ...]) -> tuple[Any, int]:
         with _lock:

@@ -120,6 +120,15 @@ def swapped_channels(w: Any) -> Any:
     return swapped
 
 
+@helper
+def places_apart(count, far):
+    """Return where the points of a transform begin that lie ``far`` entries apart."""
+    places = np.empty(count, np.int64)
+    for k in range(count):
+        places[k] = k * far
+    return places
+
+
 @units
 def _swap_units(unit, w, c_in, c_out, swapped):
     blocks = c_in // LANES
@@ -135,9 +144,7 @@ def _swap_units(unit, w, c_in, c_out, swapped):
 def _weights_units(c, w, s, form, r, n, c_in, c_out, together, packed):
     width = PANEL_BYTES // w.itemsize
     panels = (c_out + width - 1) // width
-    places, targets = np.empty(r * r, np.int64), np.empty(n * n, np.int64)
-    for k in range(n * n):
-        targets[k] = k * (s * s * panels * c_in * width + APART)
+    places, targets = np.empty(r * r, np.int64), places_apart(n * n, s * s * panels * c_in * width + APART)
     for phase in range(s * s):
         for i in range(r):
             for j in range(r):
@@ -217,10 +224,8 @@ def _forward_units(unit, x, packed, s, form, size, n, pad_h, pad_w, down, across
     v, m = scratch(n * n * v_far, x), scratch(n * n * m_far, x)
     blank, waste = np.zeros(c_in, x.dtype), np.empty(c_out, x.dtype)
     edge = scratch(TILE_ROWS * width, x)
-    pixels, v_places = np.empty(n * n, np.int64), np.empty(n * n, np.int64)
-    m_places, outputs = np.empty(n * n, np.int64), np.empty(size * size, np.int64)
-    for k in range(n * n):
-        v_places[k], m_places[k] = k * v_far, k * m_far
+    v_places, m_places = places_apart(n * n, v_far), places_apart(n * n, m_far)
+    pixels, outputs = np.empty(n * n, np.int64), np.empty(size * size, np.int64)
     for phase0 in range(0, s * s, together):
         for t in range(count):
             image, row, column = tile_place(first + t, down, across)
@@ -272,10 +277,8 @@ def _adjoint_units(unit, y, packed, s, form, size, n, pad_h, pad_w, down, across
     v, m = scratch(n * n * v_far, x), scratch(n * n * m_far, x)
     blank, waste = np.zeros(c_out, x.dtype), np.empty(c_in, x.dtype)
     edge = scratch(TILE_ROWS * width, x)
-    pixels, v_places = np.empty(n * n, np.int64), np.empty(n * n, np.int64)
-    m_places, outputs = np.empty(n * n, np.int64), np.empty(size * size, np.int64)
-    for k in range(n * n):
-        v_places[k], m_places[k] = k * v_far, k * m_far
+    v_places, m_places = places_apart(n * n, v_far), places_apart(n * n, m_far)
+    pixels, outputs = np.empty(n * n, np.int64), np.empty(size * size, np.int64)
     for first in range(begin * down * across, end * down * across, BLOCK):
         count = min(BLOCK, end * down * across - first)
         for t in range(count):
@@ -325,9 +328,7 @@ def _output_points_units(image, y, form, size, n, down, across, m):
     total = n_images * down * across
     flat = y.reshape(-1)
     blank = np.zeros(c_out, y.dtype)
-    m_places, outputs = np.empty(n * n, np.int64), np.empty(size * size, np.int64)
-    for k in range(n * n):
-        m_places[k] = k * (panels * total * width + APART)
+    m_places, outputs = places_apart(n * n, panels * total * width + APART), np.empty(size * size, np.int64)
     for t in range(image * down * across, (image + 1) * down * across):
         _, row, column = tile_place(t, down, across)
         output_places(image, row, column, size, oh, ow, c_out, outputs)
@@ -351,10 +352,8 @@ def _weight_grad_units(unit, x, m, s, form, size, r, n, pad_h, pad_w, down, acro
     v_far, u_far = 2 * BLOCK * channels + APART, channels * c_out + APART
     v, u = scratch(n * n * v_far, x), scratch(n * n * u_far, x)
     blank, edge = np.zeros(channels, x.dtype), scratch(TILE_ROWS * width, x)
-    pixels, v_places = np.empty(n * n, np.int64), np.empty(n * n, np.int64)
-    u_places, weights = np.empty(n * n, np.int64), np.empty(r * r, np.int64)
-    for k in range(n * n):
-        v_places[k], u_places[k] = k * v_far, k * u_far
+    v_places, u_places = places_apart(n * n, v_far), places_apart(n * n, u_far)
+    pixels, weights = np.empty(n * n, np.int64), np.empty(r * r, np.int64)
     for first in range(0, total, 2 * BLOCK):
         count = min(2 * BLOCK, total - first)
         for t in range(count):

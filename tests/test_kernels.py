@@ -368,7 +368,7 @@ def run_tests_again(names, files, cache, **environment):
 
 
 def test_loops_stay_inside_their_arrays(tmp_path):
-    """The kernel tests again, compiled with bounds checks (parallel regions would ignore them)."""
+    """The kernel tests again, compiled with bounds checks."""
     names = ("small_integers", "bias_act_matches", "batch_norm_matches", "optimiser_kernels", "random_bits")
     run_tests_again(f"({' or '.join(names)}) and not reference", [__file__], tmp_path, NUMBA_BOUNDSCHECK="1")
 
@@ -397,7 +397,6 @@ def test_all_that_training_calls_is_compiled_ahead(tmp_path):
 
 def test_a_cold_start_compiles_in_two_processes_and_leaves_none_behind(tmp_path):
     program = """
-import time
 import minigan.kernels.jit as jit
 started = []
 class Process(jit.subprocess.Popen):
