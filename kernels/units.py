@@ -12,6 +12,9 @@ from minigan.kernels.pool import LINE, MOST_THREADS, leader, pool
 CHUNK = 1 << 13  # elements of one chunk of a flat loop
 PARALLEL_WORK = 1 << 13  # elements from which two threads beat one: a few microseconds of work
 
+FAILED = LINE * MOST_THREADS  # the word after those of the threads: 1 when a unit raised an exception
+FAILURE = "a loop nest stopped: there was no memory for it, or (under NUMBA_BOUNDSCHECK) an index was out of bounds"
+
 _lock = threading.RLock()
 
 
@@ -57,7 +60,9 @@ def launch() -> Any:
             unit = builder.atomic_rmw("add", counter, word(1), "monotonic")
             builder.cbranch(builder.icmp_signed("<", unit, end), work, done)
             builder.position_at_end(work)
-            convention.call_function(builder, function, types.void, types_of, [unit, *given])
+            status, _ = convention.call_function(builder, function, types.void, types_of, [unit, *given])
+            with builder.if_then(status.is_error, likely=False):
+                builder.store(word(1), builder.gep(taken, [word(FAILED)]))
             builder.branch(take)
             builder.position_at_end(done)
         builder.ret_void()
@@ -71,7 +76,9 @@ def launch() -> Any:
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             count, shares, lead, state, function, packed = values
-            taken = builder.alloca(word, word(LINE * MOST_THREADS))
+            taken = builder.alloca(word, word(LINE * (MOST_THREADS + 1)))
+            failed = builder.gep(taken, [word(FAILED)])
+            builder.store(word(0), failed)
             with cgutils.for_range(builder, shares) as loop:
                 first = builder.udiv(builder.mul(loop.index, count), shares)
                 builder.store(first, builder.gep(taken, [builder.mul(loop.index, word(LINE))]))
@@ -88,6 +95,8 @@ def launch() -> Any:
                     run = builder.inttoptr(lead, convention.get_function_type(types.void, words).as_pointer())
                     given = [state, builder.ptrtoint(body, word), address]
                     convention.call_function(builder, run, types.void, words, given)
+            with builder.if_then(builder.icmp_unsigned("!=", builder.load(failed), word(0)), likely=False):
+                context.call_conv.return_user_exc(builder, RuntimeError, (FAILURE,))
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 5, arguments), generate

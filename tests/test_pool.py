@@ -35,6 +35,23 @@ print("once each")
     assert run_program(program, NUMBA_NUM_THREADS=threads) == "once each"
 
 
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_unit_that_fails_is_heard_of(threads, tmp_path):
+    """So that the tests with bounds checks can fail, and memory that runs out is not a wrong result."""
+    program = """
+import numpy as np
+from minigan.kernels.units import PARALLEL_WORK
+from tests.test_pool import count_units
+for work in (0, PARALLEL_WORK):
+    try:
+        count_units(9, np.zeros(5), work=work)
+    except RuntimeError as error:
+        print("index was out of bounds" in str(error))
+"""
+    environment = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": threads}
+    assert run_program(program, **environment).split() == ["True", "True"]
+
+
 def test_threads_of_the_program_do_not_disturb_one_another():
     wrong = []
 
