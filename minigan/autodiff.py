@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minigan.gradmode import current_mode, enable_grad, is_grad_enabled, no_grad
+from minigan.recorder import recording
 from minigan.tensor import Tensor, next_id, tensor
 
 # --- primitives -------------------------------------------------------------------------------------------------------
@@ -71,6 +72,9 @@ class Primitive:
         except (ValueError, TypeError, IndexError) as error:
             kind = next(k for k in (ValueError, TypeError, IndexError) if isinstance(error, k))
             raise kind(f"{describe_call(self.name, arrays, settings)}: {error}") from None
+        recorder = recording()
+        if recorder is not None:
+            data = recorder.add(self.forward, arrays, settings, data)
         if record and (current_mode() is None or is_grad_enabled()):
             return Tensor(data, True, self, args, settings)
         return Tensor(data)

@@ -13,6 +13,7 @@ import numpy as np
 from minigan import kernels
 from minigan.device import resolve
 from minigan.kernels.philox import check_counters
+from minigan.recorder import perform
 from minigan.tensor import FLOATS, Tensor
 
 STREAMS = {
@@ -51,10 +52,13 @@ class Generator:
     def _fill(self, fill: Any, shape: int | tuple[int, ...], dtype: Any) -> Tensor:
         if np.dtype(dtype) not in FLOATS:
             raise TypeError(f"random numbers are float32 or float64, not {np.dtype(dtype)}")
+        return Tensor(perform(self._draw, fill, shape, dtype))
+
+    def _draw(self, fill: Any, shape: int | tuple[int, ...], dtype: Any) -> Any:
         out = np.empty(shape, dtype)
         fill(out, **self._counters())
         self.step += 1
-        return Tensor(out)
+        return out
 
     def uniform(self, shape: int | tuple[int, ...] = (), *, dtype: Any = np.float32) -> Tensor:
         """Return numbers in [0, 1): 24 random bits each for float32, 53 for float64."""

@@ -21,7 +21,14 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["minigan.kernels"],
     ["minigan.device"],
-    ["minigan.tensor", "minigan.gradmode", "minigan.autodiff", "minigan.transforms"],
+    [
+        "minigan.recorder",
+        "minigan.tensor",
+        "minigan.gradmode",
+        "minigan.autodiff",
+        "minigan.transforms",
+        "minigan.trace",
+    ],
     ["minigan.ops"],
     ["minigan.random", "minigan.flat", "minigan.references", "minigan.optable", "minigan.testing"],
     ["minigan.nn", "minigan.optim", "minigan.data", "minigan.checkpoint"],

@@ -5,6 +5,7 @@ from minigan.gan.config import Config
 from minigan.gan.dynamics import Alternating, Step
 from minigan.gan.game import Diverged, Game, Losses
 from minigan.gan.models import MODELS, dcgan, mlp
+from minigan.gan.traced import TracedGame
 from minigan.gan.trainer import Trainer
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Game",
     "Losses",
     "Step",
+    "TracedGame",
     "Trainer",
     "dcgan",
     "metrics",

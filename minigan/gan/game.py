@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigan.autodiff import grad
+from minigan.autodiff import copy, grad
 from minigan.gan.objectives import NON_SATURATING, Objective
 from minigan.gan.penalties import Penalty
 from minigan.gradmode import no_grad
@@ -22,8 +22,7 @@ class Diverged(FloatingPointError):
     """Training met a number that is not finite; the message names the first op that made one."""
 
 
-@dataclass
-class Losses:
+class Losses(NamedTuple):
     """What one evaluation of a player's loss found; every entry is a Tensor."""
 
     loss: Tensor
@@ -33,7 +32,8 @@ class Losses:
 
     def detach(self) -> Losses:
         """Return the same values without the graph they came from, whose memory is free once nothing else holds it."""
-        return replace(self, **{name: x.detach() for name, x in vars(self).items() if x is not None})
+        with no_grad():
+            return Losses(*(x if x is None else copy(x) for x in self))
 
 
 @dataclass

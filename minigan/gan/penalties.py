@@ -60,10 +60,10 @@ def wgan_gp(
     ``real`` and ``fake`` have one shape (N, ...); ``generator`` draws ε. The norm is taken per sample. The gradient of
     the norm at ∇s = 0 does not exist; it is taken as 0.
     """
-    a, b = np.asarray(raw(real)), np.asarray(raw(fake))
+    a, b = Tensor(np.asarray(raw(real))), Tensor(np.asarray(raw(fake)))
     if a.shape != b.shape:
         raise ValueError(f"wgan_gp: real {a.shape} and fake {b.shape} samples are mixed and need one shape")
-    epsilon = generator.uniform((a.shape[0], *[1] * (a.ndim - 1)), dtype=a.dtype).data
+    epsilon = generator.uniform((a.shape[0], *[1] * (a.ndim - 1)), dtype=a.dtype)
     squares = squared_norms(discriminator, _variable(epsilon * a + (1 - epsilon) * b))
     tiny = 1e-30 if a.dtype == "float64" else 1e-12  # keeps √ differentiable at 0, and below rounding elsewhere
     return mean(square(sqrt(squares + tiny) - 1.0)) * weight

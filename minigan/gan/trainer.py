@@ -10,10 +10,11 @@ from minigan.autodiff import renew
 from minigan.data import Dataset, batch_indices, load
 from minigan.gan.config import Config
 from minigan.gan.dynamics import Alternating, Step
-from minigan.gan.game import Diverged, Game
+from minigan.gan.game import Diverged
 from minigan.gan.models import MODELS
 from minigan.gan.objectives import OBJECTIVES
 from minigan.gan.penalties import PENALTIES
+from minigan.gan.traced import TracedGame
 from minigan.gradmode import no_grad
 from minigan.nn import BatchNorm, Module, initialise
 from minigan.optim import Adam
@@ -40,7 +41,7 @@ class Trainer:
         self.discriminator_optimizer = Adam(self.discriminator.parameters(), config.lr_d, betas)
         self.noise = {name: Generator(config.seed, stream=name) for name in ("latent-D", "latent-G", "penalty")}
         penalties = () if config.penalty == "none" else ((PENALTIES[config.penalty], config.gamma),)
-        self.game = Game(
+        self.game = TracedGame(
             self.generator, self.discriminator, OBJECTIVES[config.objective], penalties, self.noise["penalty"]
         )
         self.dynamics = Alternating(self.game, self.discriminator_optimizer, self.generator_optimizer, k=config.d_steps)

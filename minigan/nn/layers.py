@@ -13,6 +13,7 @@ from minigan.nn.init import lecun
 from minigan.nn.module import Module
 from minigan.ops.conv import Pair, pair
 from minigan.random import Generator
+from minigan.recorder import perform
 from minigan.tensor import Tensor
 
 _init = Generator(0, stream="init")  # layers made one after the other differ, and are the same in every process
@@ -223,16 +224,23 @@ class BatchNorm(Fusing):
         if x.shape[-1:] != self.gamma.shape:
             raise ValueError(f"{self!r}: the last axis of x {x.shape} must have {self.gamma.shape[0]} channels")
         if not self.training:
-            scale = self.gamma * (1.0 / np.sqrt(self.running_var + self.eps)).astype(x.dtype)
-            shift = self.beta - scale * self.running_mean
+            mean, inverse = perform(self._standing, x.dtype)
+            scale = self.gamma * inverse
+            shift = self.beta - scale * mean
             return ops.bias_act(x * scale, shift, activation=activation.kind, slope=activation.slope)
         y = ops.batch_norm(x, self.gamma, self.beta, eps=self.eps, activation=activation.kind, slope=activation.slope)
-        mean, var = y.memo
-        rows = x.size // x.shape[-1]
+        perform(self._follow, *y.memo, x.size // x.shape[-1])
+        return y
+
+    def _standing(self, dtype: Any) -> tuple[Any, Any]:
+        """Return the running mean, and one over the running standard deviation."""
+        return self.running_mean, (1.0 / np.sqrt(self.running_var + self.eps)).astype(dtype)
+
+    def _follow(self, mean: Any, var: Any, rows: int) -> None:
+        """Move the running statistics towards those of a batch with this many rows."""
         new = self.momentum
         self.running_mean = (1 - new) * self.running_mean + new * mean
         self.running_var = (1 - new) * self.running_var + new * var * (rows / max(1, rows - 1))
-        return y
 
     def __repr__(self) -> str:
         return f"BatchNorm({self.gamma.shape[0]})"
@@ -258,9 +266,12 @@ class Dropout(Module):
         """Drop entries of x."""
         if not self.training or self.p == 0:
             return x
-        uniform = Generator(int(self.seed), stream="dropout", step=int(self.draws)).uniform(x.shape, dtype=x.dtype).data
+        return x * perform(self._mask, x.shape, x.dtype)
+
+    def _mask(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        uniform = Generator(int(self.seed), stream="dropout", step=int(self.draws)).uniform(shape, dtype=dtype).data
         self.draws = self.draws + 1
-        return x * ((uniform >= self.p) / np.asarray(1 - self.p, x.dtype))
+        return (uniform >= self.p) / np.asarray(1 - self.p, dtype)
 
     def __repr__(self) -> str:
         return f"Dropout({self.p})"

@@ -1,0 +1,56 @@
+"""The same game at a small network's own speed: each player's turn is traced, then replayed without the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minigan.gan.game import Game, Losses
+from minigan.ops.conv import weights_stay
+from minigan.ops.elementwise import raw
+from minigan.tensor import Tensor
+from minigan.trace import Traced
+
+
+@dataclass
+class TracedGame(Game):
+    """A :class:`Game` with the same numbers, bit by bit, whose gradients are replayed from the third turn on.
+
+    For networks, penalties and objectives that compute with ops alone and make the same calls whatever the data, as all
+    of this package do: see :mod:`minigan.trace` for what a trace cannot see, and what it checks. Changes to a network's
+    layers and settings between turns are noticed.
+    """
+
+    def __post_init__(self) -> None:
+        turns = super().generate, super().discriminator_gradient, super().generator_gradient
+        self._generate, self._discriminator, self._generator = (Traced(turn, self._read) for turn in turns)
+
+    def _read(self) -> Iterator[Any]:
+        """Yield all that a turn reads: the game, and every module of both networks."""
+        yield self
+        for network in (self.generator, self.discriminator):
+            yield from (module for _, module in network.modules())
+
+    def generate(self, z: Any) -> Tensor:
+        """Return G(z) as constants."""
+        return self._generate(_constant(z))
+
+    def discriminator_gradient(self, real: Any, fake: Tensor) -> tuple[list[Tensor], Losses]:
+        """Return ∇_{θ_D} L_D and the losses."""
+        with weights_stay():
+            gradient, found = self._discriminator(_constant(real), fake)
+        # without a graph nobody can say where a number went wrong: the game itself works it out again, and does
+        return (gradient, found) if np.isfinite(found.loss.data) else super().discriminator_gradient(real, fake)
+
+    def generator_gradient(self, z: Any, real: Any = None) -> tuple[list[Tensor], Losses]:
+        """Return ∇_{θ_G} L_G and the losses."""
+        with weights_stay():
+            gradient, found = self._generator(_constant(z), _constant(real) if self.objective.paired else None)
+        return (gradient, found) if np.isfinite(found.loss.data) else super().generator_gradient(z, real)
+
+
+def _constant(x: Any) -> Tensor:
+    return x if type(x) is Tensor and x.op is None else Tensor(np.asarray(raw(x)))
