@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from minigan.kernels.dispatch import kernel
+from minigan.kernels.jit import helper
 from minigan.kernels.units import CHUNK, units
 
 A, B = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85
 MASK = 0xFFFFFFFF
+NORMALS = 256  # in one chunk: each takes as long as dozens of other entries
 
 
 @kernel
@@ -79,35 +81,76 @@ def _normals(bits_: Any, out: Any, seed: int, stream: int, step: int) -> Any:
 
 @philox_bits_.numba
 def _philox_bits_(out: Any, *, seed: int, stream: int, step: int) -> None:
-    check_counters(seed, stream, step)
-    _philox_units(
-        -(-out.size // CHUNK), out, *np.array([seed & MASK, seed >> 32, stream, step], np.uint64), work=8 * out.size
-    )
+    _bits_units(-(-out.size // CHUNK), out, *_counters(seed, stream, step), work=8 * out.size)
 
 
 @philox_uniform_.numba
 def _philox_uniform_(out: Any, *, seed: int, stream: int, step: int) -> None:
-    out[...] = _fractions(_philox_bits_, out.size, out.dtype, seed, stream, step).reshape(out.shape)
+    _fill(out, False, seed, stream, step)
 
 
 @philox_normal_.numba
 def _philox_normal_(out: Any, *, seed: int, stream: int, step: int) -> None:
-    out[...] = _normals(_philox_bits_, out, seed, stream, step)
+    _fill(out, True, seed, stream, step)
+
+
+def _counters(seed: int, stream: int, step: int) -> Any:
+    check_counters(seed, stream, step)
+    return np.array([seed & MASK, seed >> 32, stream, step], np.uint64)
+
+
+def _fill(out: Any, normal: bool, seed: int, stream: int, step: int) -> None:
+    numbers = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
+    chunks = -(-out.size // NORMALS)
+    _floats_units(chunks, numbers.reshape(-1), normal, *_counters(seed, stream, step), work=64 * out.size)
+    if numbers is not out:
+        out[...] = numbers
+
+
+@helper
+def block_words(block, key0, key1, stream, step):
+    """Return the four words of one block."""
+    mask, shift = np.uint64(MASK), np.uint64(32)
+    c0, c1 = np.uint64(block) & mask, np.uint64(block) >> shift
+    c2, c3 = stream, step
+    k0, k1 = key0, key1
+    for _ in range(10):
+        high, low = np.uint64(A) * c0, np.uint64(B) * c2
+        c0, c1, c2, c3 = (low >> shift) ^ c1 ^ k0, low & mask, (high >> shift) ^ c3 ^ k1, high & mask
+        k0, k1 = (k0 + np.uint64(W0)) & mask, (k1 + np.uint64(W1)) & mask
+    return c0, c1, c2, c3
 
 
 @units
-def _philox_units(chunk, out, key0, key1, stream, step):
-    mask, shift = np.uint64(MASK), np.uint64(32)
+def _bits_units(chunk, out, key0, key1, stream, step):
     blocks = CHUNK // 4
     for block in range(chunk * blocks, min((out.size + 3) // 4, (chunk + 1) * blocks)):
-        c0, c1 = np.uint64(block) & mask, np.uint64(block) >> shift
-        c2, c3 = stream, step
-        k0, k1 = key0, key1
-        for _ in range(10):
-            high, low = np.uint64(A) * c0, np.uint64(B) * c2
-            c0, c1, c2, c3 = (low >> shift) ^ c1 ^ k0, low & mask, (high >> shift) ^ c3 ^ k1, high & mask
-            k0, k1 = (k0 + np.uint64(W0)) & mask, (k1 + np.uint64(W1)) & mask
+        words = block_words(block, key0, key1, stream, step)
         for word in range(4):
             at = 4 * block + word
             if at < out.size:
-                out[at] = c0 if word == 0 else c1 if word == 1 else c2 if word == 2 else c3
+                out[at] = words[word]
+
+
+@units
+def _floats_units(chunk, out, normal, key0, key1, stream, step):
+    single = out.itemsize == 4
+    numbers = 4 if single else 2  # of one block
+    blocks, last = NORMALS // numbers, (out.size + numbers - 1) // numbers
+    unit = 2.0**-24 if single else 2.0**-53
+    for block in range(chunk * blocks, min(last, (chunk + 1) * blocks)):
+        words = block_words(block, key0, key1, stream, step)
+        for first in range(0, numbers, 2):
+            if single:
+                u, v = (words[first] >> np.uint64(8)) * unit, (words[first + 1] >> np.uint64(8)) * unit
+            else:
+                u = ((words[1] << np.uint64(32) | words[0]) >> np.uint64(11)) * unit
+                v = ((words[3] << np.uint64(32) | words[2]) >> np.uint64(11)) * unit
+            if normal:
+                radius, angle = np.sqrt(-2.0 * np.log(u + unit)), 2.0 * np.pi * v
+                u, v = radius * np.cos(angle), radius * np.sin(angle)
+            at = block * numbers + first
+            if at < out.size:
+                out[at] = u
+            if at + 1 < out.size:
+                out[at + 1] = v
