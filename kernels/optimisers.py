@@ -19,7 +19,7 @@ import numpy as np
 from minigan.kernels.dispatch import kernel
 from minigan.kernels.units import CHUNK, units
 
-LANES = 16
+LANES = 256
 
 
 def _average(p: Any, ema: Any, decay: float) -> None:
@@ -92,14 +92,11 @@ def _squared_norm(g: Any) -> float:
 @units
 def _square_units(chunk, g, sums):
     part = g[chunk * CHUNK : (chunk + 1) * CHUNK]
-    totals = np.zeros(LANES, np.float64)  # a sum for each lane, so that the additions need not wait for one another
-    whole = part.size // LANES * LANES
-    for at in range(0, whole, LANES):
-        for lane in range(LANES):
-            value = np.float64(part[at + lane])
-            totals[lane] += value * value
-    for at in range(whole, part.size):
-        totals[0] += np.float64(part[at]) * np.float64(part[at])
+    totals = np.zeros(LANES, np.float64)  # a sum for each lane: a loop of additions that need not wait for one another
+    for at in range(0, part.size, LANES):
+        entries = part[at : at + LANES]
+        for lane in range(entries.size):
+            totals[lane] += np.float64(entries[lane]) * np.float64(entries[lane])
     for lane in range(LANES):
         sums[chunk] += totals[lane]
 
