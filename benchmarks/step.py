@@ -25,7 +25,7 @@ from benchmarks.workloads import WORKLOADS, find, operations
 
 PACKAGES = {"torch": "torch", "jax": "optax"}
 VARIANTS = {
-    "minigan": ("numba",),
+    "minigan": ("traced", "eager"),
     "torch": ("eager", "channels-last, fused Adam", "compile"),
     "jax": ("jit",),
 }
@@ -184,7 +184,7 @@ def heading(threads, versions):
 
 
 def print_profile(name, threads, steps):
-    worker = Worker("minigan", "numba", name, threads)
+    worker = Worker("minigan", "eager", name, threads)
     found = worker.ask(f"profile {steps}")
     worker.close()
     total = found["total"]

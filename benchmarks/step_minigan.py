@@ -2,8 +2,7 @@
 
 import minigan as mg
 from minigan import nn
-from minigan.gan.dynamics import Alternating
-from minigan.gan.game import Game
+from minigan.gan import Alternating, Game, TracedGame
 from minigan.gan.penalties import PENALTIES
 from minigan.optim import Adam
 from minigan.random import Generator
@@ -32,8 +31,9 @@ def build(workload, variant, threads):
         for layers in (workload.generator, workload.discriminator)
     )
     penalties = ((PENALTIES["r1"], workload.gamma),) if workload.gamma else ()
+    game = TracedGame if variant == "traced" else Game
     dynamics = Alternating(
-        Game(g, d, penalties=penalties),
+        game(g, d, penalties=penalties),
         Adam(d.parameters(), workload.lr, workload.betas),
         Adam(g.parameters(), workload.lr, workload.betas, ema_decay=workload.ema),
     )

@@ -57,7 +57,7 @@ class Traced:
             return result
         if program.trusted:
             return program.replay(arrays)
-        return self.function(*inputs) if program.refused else program.prove(self.function, inputs, arrays)
+        return _constants(self.function(*inputs)) if program.refused else program.prove(self.function, inputs, arrays)
 
 
 class _Program:
@@ -70,14 +70,20 @@ class _Program:
         self.run = names["replay"]
         self.changed = list({id(c.changes): c.changes for c in recorder.calls if c.changes is not None}.values())
         self.trusted = self.refused = False
-        self._seen = [(vars(o), _attributes(o)) for o in objects]
-        self._tensors = [(t, t.data) for _, known in self._seen for t in known.values() if isinstance(t, Tensor)]
+        read = [(vars(o), _attributes(o)) for o in objects]
+        self._counts = [(attributes, len(attributes)) for attributes, _ in read]
+        self._seen = [(attributes, *item) for attributes, known in read for item in known.items()]
+        self._tensors = [(value, value.data) for _, _, value in self._seen if isinstance(value, Tensor)]
 
     def fits(self) -> bool:
         """Return whether all that was read is what it was."""
-        return all(t.data is array for t, array in self._tensors) and all(
-            all(name in now and now[name] is value for name, value in known.items()) for now, known in self._seen
-        )
+        for attributes, count in self._counts:
+            if len(attributes) != count:
+                return False
+        for attributes, name, value in self._seen:
+            if attributes.get(name) is not value:
+                return False
+        return all(tensor.data is array for tensor, array in self._tensors)
 
     def replay(self, arrays: list[Any]) -> Any:
         """Return the result for other inputs of the same kind."""

@@ -33,7 +33,7 @@ class Losses(NamedTuple):
     def detach(self) -> Losses:
         """Return the same values without the graph they came from, whose memory is free once nothing else holds it."""
         with no_grad():
-            return Losses(*(x if x is None else copy(x) for x in self))
+            return self._replace(**{name: copy(x) for name, x in self._asdict().items() if x is not None})
 
 
 @dataclass
