@@ -82,7 +82,13 @@ _kept: ContextVar[dict[Any, tuple[Any, Any]] | None] = ContextVar("minigan_kept_
 
 @contextmanager
 def weights_stay() -> Iterator[None]:
-    """Transform weights that meet several images only once inside the ``with`` block, in which none may change."""
+    """Transform weights that meet several images only once inside the ``with`` block, in which none may change.
+
+    A block inside another belongs to it.
+    """
+    if _kept.get() is not None:
+        yield
+        return
     token = _kept.set({})
     try:
         yield

@@ -48,8 +48,7 @@ class Run:
 
     def replayed(self):
         """Whether every turn is replayed by now."""
-        turns = self.game._generate, self.game._discriminator, self.game._generator
-        programs = [program for turn in turns for program in turn._programs.values()]
+        programs = [program for turn in self.game.traces.values() for program in turn._programs.values()]
         return len(programs) >= 3 and all(program.trusted for program in programs)
 
 
@@ -190,6 +189,9 @@ class Squares:
     def number(self, x):
         return x * float(x.data.max())
 
+    def choice(self, x):
+        return mg.ops.reshape(x[x.data > 0.5], (int((x.data > 0.5).sum()), 1))
+
 
 def values(seed, sign=1.0):
     return mg.tensor(sign * np.abs(Generator(seed).normal(3).data))
@@ -210,7 +212,7 @@ def test_a_trace_is_straight_source_without_what_nobody_needs():
 def test_every_array_is_let_go_after_its_last_use():
     run = Run(TracedGame, dcgan, terms=((R1, 1.0),))
     run.step()
-    body = ast.parse(run.game._discriminator.source).body[0].body
+    body = ast.parse(run.game.traces["discriminator"].source).body[0].body
     alive = {"x0", "x1"}
     for line in body[:-1]:
         names = {n.id for n in ast.walk(line) if isinstance(n, ast.Name) and n.id[0] in "vx" and n.id[1:].isdigit()}
@@ -233,7 +235,7 @@ def test_a_state_changes_as_it_would():
     assert next(iter(traced._programs.values())).trusted
 
 
-@pytest.mark.parametrize("name", ["outside", "branch", "number"])
+@pytest.mark.parametrize("name", ["outside", "branch", "number", "choice"])
 def test_what_a_trace_cannot_see_is_never_replayed(name):
     function = getattr(Squares(), name)
     traced = Traced(function, tuple)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,17 @@ class TracedGame(Game):
     For networks, penalties and objectives that compute with ops alone and make the same calls whatever the data, as all
     of this package do: see :mod:`minigan.trace` for what a trace cannot see, and what it checks. Changes to a network's
     layers and settings between turns are noticed.
+
+    ``traces["generate"]``, ``["discriminator"]`` and ``["generator"]`` hold the turns' source, for reading.
     """
 
     def __post_init__(self) -> None:
-        turns = super().generate, super().discriminator_gradient, super().generator_gradient
-        self._generate, self._discriminator, self._generator = (Traced(turn, self._read) for turn in turns)
+        turns: dict[str, Callable[..., Any]] = {
+            "generate": super().generate,
+            "discriminator": super().discriminator_gradient,
+            "generator": super().generator_gradient,
+        }
+        self.traces = {name: Traced(turn, self._read) for name, turn in turns.items()}
 
     def _read(self) -> Iterator[Any]:
         """Yield all that a turn reads: the game, and every module of both networks."""
@@ -36,19 +42,20 @@ class TracedGame(Game):
 
     def generate(self, z: Any) -> Tensor:
         """Return G(z) as constants."""
-        return self._generate(_constant(z))
+        return self.traces["generate"](_constant(z))
 
     def discriminator_gradient(self, real: Any, fake: Tensor) -> tuple[list[Tensor], Losses]:
         """Return ∇_{θ_D} L_D and the losses."""
         with weights_stay():
-            gradient, found = self._discriminator(_constant(real), fake)
+            gradient, found = self.traces["discriminator"](_constant(real), fake)
         # without a graph nobody can say where a number went wrong: the game itself works it out again, and does
         return (gradient, found) if np.isfinite(found.loss.data) else super().discriminator_gradient(real, fake)
 
     def generator_gradient(self, z: Any, real: Any = None) -> tuple[list[Tensor], Losses]:
         """Return ∇_{θ_G} L_G and the losses."""
         with weights_stay():
-            gradient, found = self._generator(_constant(z), _constant(real) if self.objective.paired else None)
+            pairs = _constant(real) if self.objective.paired else None
+            gradient, found = self.traces["generator"](_constant(z), pairs)
         return (gradient, found) if np.isfinite(found.loss.data) else super().generator_gradient(z, real)
 
 
