@@ -137,8 +137,7 @@ def _digests(values: list[Any]) -> list[Any]:
     arrays = [value.data if isinstance(value, Tensor) else value for value in values]
     arrays = [part for a in arrays for part in (a.values() if isinstance(a, dict) else [a])]
     return [
-        (a.shape, a.dtype, hashlib.sha256(a.tobytes()).digest()) if isinstance(a, np.ndarray) else a
-        for a in arrays
+        (a.shape, a.dtype, hashlib.sha256(a.tobytes()).digest()) if isinstance(a, np.ndarray) else a for a in arrays
     ]
 
 
