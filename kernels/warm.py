@@ -37,3 +37,4 @@ def compile_kernels() -> None:
     kernels.bias_act(rows, p, **leaky)
     kernels.matmul(rows, square)
     kernels.philox_normal_(rows, seed=0, stream=0, step=0)
+    kernels.philox_bits_(np.ones(4, np.uint32), seed=0, stream=0, step=0)
