@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels.bias_act import bias_act, bias_act_grad, leaky_slope
+from minigan.kernels import cuda
+from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_grad, leaky_slope
 from minigan.kernels.dispatch import kernel
 from minigan.kernels.units import units
 
@@ -268,3 +269,68 @@ def _vjp_units(chunk, u, g, x, y, slope, numbers, dg, dx):
             scale = gamma[c] * r[c]
             out_g[c] = scale * pu * passed
             out_x[c] = -scale * r[c] * (mean_gx[c] * pu + mean_ux[c] * pg + xhat * along[c])
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+_cu = cuda.Source("batch_norm.cu")
+
+
+@batch_norm.cuda
+def _batch_norm_cuda(
+    x: Any, gamma: Any, beta: Any, *, eps: float, activation: str = "linear", slope: float = 0.0
+) -> Any:
+    check_piecewise_linear(activation)
+    xp = cuda.module_of(x)
+    x, gamma, beta = map(xp.ascontiguousarray, (x, gamma, beta))
+    width = x.shape[-1]
+    rows = x.size // width
+    shape = cuda.columns(rows, width)
+    partial, y = xp.empty((2, shape.bands, width), np.float64), xp.empty_like(x)
+    mean, var, scale, shift = (xp.empty(width, x.dtype) for _ in range(4))
+    _cu.launch("moments", x, partial, rows, width, shape.band, grid=shape.grid, block=shape.block)
+    _cu.launch(
+        "finish_moments", partial, x, gamma, beta, mean, var, scale, shift, rows, shape.bands, width, eps, work=width
+    )
+    _cu.launch("normalise", x, scale, shift, y, x.size, width, ACTIVATIONS.index(activation), slope, work=x.size)
+    return y, mean, var
+
+
+@batch_norm_grad.cuda
+def _batch_norm_grad_cuda(
+    g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
+) -> Any:
+    check_piecewise_linear(activation)
+    xp = cuda.module_of(x)
+    g, x, y, gamma, mean = map(xp.ascontiguousarray, (g, x, y, gamma, mean))
+    width = x.shape[-1]
+    rows, act = x.size // width, (ACTIVATIONS.index(activation), slope)
+    shape, r = cuda.columns(rows, width), 1 / xp.sqrt(var + x.dtype.type(eps))
+    partial, dx = xp.empty((2, shape.bands, width), np.float64), xp.empty_like(x)
+    dgamma, dbeta = xp.empty(width, x.dtype), xp.empty(width, x.dtype)
+    _cu.launch(
+        "grad_sums", g, x, y, mean, r, partial, rows, width, shape.band, *act, grid=shape.grid, block=shape.block
+    )
+    _cu.launch("finish_grad", partial, dgamma, dbeta, shape.bands, width, work=width)
+    _cu.launch("input_grad", g, x, y, mean, r, gamma, dgamma, dbeta, dx, rows, width, *act, work=x.size)
+    return dx, dgamma, dbeta
+
+
+@batch_norm_grad_vjp.cuda
+def _batch_norm_grad_vjp_cuda(
+    u: Any, g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
+) -> Any:
+    check_piecewise_linear(activation)
+    xp = cuda.module_of(x)
+    u, g, x, y, gamma, mean = map(xp.ascontiguousarray, (u, g, x, y, gamma, mean))
+    width = x.shape[-1]
+    rows, act = x.size // width, (ACTIVATIONS.index(activation), slope)
+    shape, r = cuda.columns(rows, width), 1 / xp.sqrt(var + x.dtype.type(eps))
+    partial, dg, dx = xp.empty((5, shape.bands, width), np.float64), xp.empty_like(x), xp.empty_like(x)
+    means, dgamma = xp.empty((5, width), x.dtype), xp.empty(width, x.dtype)
+    _cu.launch(
+        "vjp_sums", u, g, x, y, mean, r, partial, rows, width, shape.band, *act, grid=shape.grid, block=shape.block
+    )
+    _cu.launch("finish_vjp", partial, r, means, dgamma, rows, shape.bands, width, work=width)
+    _cu.launch("vjp", u, g, x, y, mean, r, gamma, means, dg, dx, x.size, width, *act, work=x.size)
+    return dg, dx, dgamma

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from minigan.kernels import cuda
 from minigan.kernels.dispatch import kernel
 from minigan.kernels.jit import helper
 from minigan.kernels.lanes import bias_leaky_run
@@ -193,3 +194,48 @@ def _leaky_sums_units(chunk, g, y, slope, dv, sums):
                 d = dy[c] if value[c] > 0 else zero
                 out[c] = d
                 total[c] += d
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+_cu = cuda.Source("bias_act.cu")
+
+
+@bias_act.cuda
+def _bias_act_cuda(x: Any, b: Any, *, activation: str, slope: float) -> Any:
+    check_activation(activation, slope)
+    xp = cuda.module_of(x)
+    x, channels = xp.ascontiguousarray(x), x.shape[-1] if x.ndim else 1
+    b, y = x if b is None else xp.ascontiguousarray(b), xp.empty_like(x)
+    _cu.launch(
+        "bias_act", x, b, y, x.size, channels, b is not x, ACTIVATIONS.index(activation), slope, work=x.size
+    )  # fmt: skip
+    return y
+
+
+@bias_act_grad.cuda
+def _bias_act_grad_cuda(g: Any, y: Any, *, activation: str, slope: float) -> Any:
+    check_activation(activation, slope)
+    xp = cuda.module_of(g)
+    g, y = xp.ascontiguousarray(g), xp.ascontiguousarray(y)
+    dv = xp.empty_like(g)
+    _cu.launch("bias_act_grad", g, y, dv, g.size, ACTIVATIONS.index(activation), slope, work=g.size)
+    return dv
+
+
+@bias_act_sums.cuda
+def _bias_act_sums_cuda(g: Any, y: Any, *, activation: str, slope: float) -> Any:
+    check_activation(activation, slope)
+    xp = cuda.module_of(g)
+    g, y = xp.ascontiguousarray(g), xp.ascontiguousarray(y)
+    width = g.shape[-1]
+    rows = g.size // width if width else 0
+    shape = cuda.columns(rows, width)
+    dv, sums = xp.empty_like(g), xp.empty(width, g.dtype)
+    partial = xp.empty((1, shape.bands, width), np.float64)
+    settings = ACTIVATIONS.index(activation), slope
+    _cu.launch(
+        "bias_act_sums", g, y, dv, partial, rows, width, shape.band, *settings, grid=shape.grid, block=shape.block
+    )
+    _cu.launch("add_columns", partial, sums, shape.bands, width, work=width)
+    return dv, sums

@@ -13,14 +13,15 @@ the rest, and a plain matrix product where x is its own matrix of patches.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
-from minigan.kernels import im2col, winograd
-from minigan.kernels.bias_act import bias_act, bias_act_into, check_activation, finish, leaky_slope
+from minigan.kernels import cuda, im2col, winograd
+from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_into, check_activation, finish, leaky_slope
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.matmul import product
+from minigan.kernels.matmul import TILE, add_parts_cuda, parts_of, product
 
 Pair = tuple[int, int]
 
@@ -203,4 +204,87 @@ def _conv2d_weight_grad(x: Any, y: Any, *, kernel: Pair, stride: Pair, padding: 
         winograd.conv2d_weight_grad(x, y, stride[0], padding, form, w)
     else:
         im2col.conv2d_weight_grad(x, y, stride, padding, w)
+    return w
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+_cu = cuda.Source("conv.cu")
+
+
+@functools.lru_cache(maxsize=256)
+def _sizes(xp: Any, images: int, size: Pair, c_in: int, out: Pair, w: tuple[int, ...], stride: Pair, pad: Pair) -> Any:
+    """Return the numbers of Geometry in conv.cu, in device memory."""
+    return xp.asarray(np.array([images, *size, c_in, *out, w[3], *w[:2], *stride, *pad], np.int32))
+
+
+def _tiles(rows: int, columns: int, depth: int = 1) -> tuple[int, int, int]:
+    return -(-columns // TILE), -(-rows // TILE), depth
+
+
+@conv2d.cuda
+def _conv2d_cuda(
+    x: Any, w: Any, b: Any = None, *, stride: Pair, padding: Pair, activation: str = "linear", slope: float = 0.0
+) -> Any:
+    check_channels("x", x.shape[3], w.shape[2])
+    check_activation(activation, slope)
+    xp = cuda.module_of(x)
+    out = conv2d_output_shape(x.shape[1:3], w.shape[:2], stride, padding)
+    y = xp.empty((x.shape[0], *out, w.shape[3]), x.dtype)
+    if not y.size:
+        return y
+    x, w = xp.ascontiguousarray(x), xp.ascontiguousarray(w)
+    sizes = _sizes(xp, len(x), x.shape[1:3], x.shape[3], out, w.shape, stride, padding)
+    bias = x if b is None else xp.ascontiguousarray(b)
+    settings = b is not None, ACTIVATIONS.index(activation), slope
+    grid = _tiles(y.size // w.shape[3], w.shape[3])
+    _cu.launch("conv2d", x, w, bias, y, sizes, *settings, grid=grid, variant=(cuda.tf32(x.dtype),))
+    return y
+
+
+@conv2d_transpose.cuda
+def _conv2d_transpose_cuda(
+    y: Any,
+    w: Any,
+    b: Any = None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    output_padding: Pair,
+    activation: str = "linear",
+    slope: float = 0.0,
+) -> Any:
+    check_channels("y", y.shape[3], w.shape[3])
+    check_activation(activation, slope)
+    xp = cuda.module_of(y)
+    size = transposed_size(y.shape[1:3], w.shape[:2], stride, padding, output_padding)
+    x = xp.empty((y.shape[0], *size, w.shape[2]), y.dtype)
+    if not x.size:
+        return x
+    y, w = xp.ascontiguousarray(y), xp.ascontiguousarray(w)
+    sizes = _sizes(xp, len(y), size, w.shape[2], y.shape[1:3], w.shape, stride, padding)
+    bias = y if b is None else xp.ascontiguousarray(b)
+    settings = b is not None, ACTIVATIONS.index(activation), slope
+    pixels = len(y) * -(-size[0] // stride[0]) * -(-size[1] // stride[1])  # of the largest phase
+    grid = _tiles(pixels, w.shape[2], stride[0] * stride[1])
+    _cu.launch("conv2d_transpose", y, w, bias, x, sizes, *settings, grid=grid, variant=(cuda.tf32(y.dtype),))
+    return x
+
+
+@conv2d_weight_grad.cuda
+def _conv2d_weight_grad_cuda(x: Any, y: Any, *, kernel: Pair, stride: Pair, padding: Pair) -> Any:
+    check_output(x, y, kernel, stride, padding)
+    xp = cuda.module_of(x)
+    w = xp.empty((*kernel, x.shape[3], y.shape[3]), x.dtype)
+    if not w.size:
+        return w
+    x, y = xp.ascontiguousarray(x), xp.ascontiguousarray(y)
+    outputs, taps = y.size // y.shape[3], w.size // y.shape[3]
+    parts, length = parts_of(taps, y.shape[3], outputs)
+    sums = w if parts == 1 else xp.empty((parts, *w.shape), w.dtype)
+    sizes = _sizes(xp, len(x), x.shape[1:3], x.shape[3], y.shape[1:3], w.shape, stride, padding)
+    grid = _tiles(taps, y.shape[3], parts)
+    _cu.launch("conv2d_weight_grad", x, y, sums, sizes, length, grid=grid, variant=(cuda.tf32(x.dtype),))
+    if parts > 1:
+        add_parts_cuda(sums, w)
     return w

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from minigan.kernels import cuda
 from minigan.kernels.bias_act import sigmoid
 from minigan.kernels.dispatch import kernel
 from minigan.kernels.units import units
@@ -82,3 +83,19 @@ def _loss_units(unit, s, loss, value, slope):
             d = 1.0
         slope[i] = d / s.size
     value[0] = total / s.size
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+_cu = cuda.Source("losses.cu")
+
+
+@mean_loss.cuda
+def _mean_loss_cuda(s: Any, *, loss: str) -> Any:
+    check_loss(s, loss)
+    xp = cuda.module_of(s)
+    s = xp.ascontiguousarray(s)
+    value, slope = xp.empty((), s.dtype), xp.empty_like(s)
+    block = (1, cuda.COLUMN_THREADS)
+    _cu.launch("mean_loss", s, value, slope, s.size, LOSSES.index(loss), grid=(1,), block=block)
+    return value, slope

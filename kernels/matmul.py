@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels.bias_act import bias_act, bias_leaky, check_activation, finish, leaky_slope
+from minigan.kernels import cuda
+from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_leaky, check_activation, finish, leaky_slope
 from minigan.kernels.dispatch import kernel
 from minigan.kernels.tile import PANEL_BYTES, TILE_ROWS, dot, gather, multiply, pack, scratch
 from minigan.kernels.units import units
@@ -116,3 +117,72 @@ def _dot_units(chunk, a, b, k, bias, slope, c):
         for j in range(n):
             flat[i * n + j] = dot(a, i * k, b, j * k, k)
     bias_leaky(flat, begin * n, end - begin, n, n, bias, 0, slope)
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+_cu = cuda.Source("matmul.cu")
+TILE, LONG = 64, 2048  # the edge of a block's tile in gemm.cuh; a sum over k that is worth sharing out among blocks
+
+
+def parts_of(rows: int, columns: int, depth: int) -> tuple[int, int]:
+    """Return into how many parts a sum over ``depth`` is cut, and their length: more where the result has few tiles.
+
+    The sizes alone decide, so the result is the same on every device.
+    """
+    tiles = -(-rows // TILE) * -(-columns // TILE)
+    parts = max(1, min(256 // tiles, depth // (LONG // 8), 64))
+    length = -(-depth // parts)
+    length += -length % 16
+    return -(-depth // length) if depth else 1, length
+
+
+def _strided(xp: Any, x: Any) -> tuple[Any, int, int]:
+    """Return a matrix as a contiguous array, with the strides of rows and columns in entries."""
+    if x.T.flags.c_contiguous and not x.flags.c_contiguous:
+        return x.T, 1, x.shape[0]
+    return xp.ascontiguousarray(x), x.shape[1], 1
+
+
+def _product_cuda(x: Any, w: Any, b: Any, activation: str, slope: float) -> Any:
+    xp = cuda.module_of(x)
+    (m, k), n = x.shape, w.shape[1]
+    y = xp.empty((m, n), x.dtype)
+    if not y.size:
+        return y
+    (x, x_row, x_column), (w, w_row, w_column) = _strided(xp, x), _strided(xp, w)
+    parts, length = parts_of(m, n, k)
+    whole = parts == 1
+    out = y if whole else xp.empty((parts, m, n), y.dtype)
+    strides = x_row, x_column, w_row, w_column, length
+    with_b = b is not None and whole
+    settings = (with_b, ACTIVATIONS.index(activation), slope) if whole else (False, 0, 0.0)
+    _cu.launch(
+        "product", x, w, xp.ascontiguousarray(b) if with_b else x, out, m, n, k, *strides, *settings,
+        grid=(-(-n // TILE), -(-m // TILE), parts), block=(cuda.THREADS,),
+        variant=(cuda.tf32(y.dtype), x_column == 1, w_row == 1),
+    )  # fmt: skip
+    if whole:
+        return y
+    add_parts_cuda(out, y)
+    if b is None and activation == "linear":
+        return y
+    return bias_act(y, b, activation=activation, slope=slope)
+
+
+def add_parts_cuda(parts: Any, out: Any) -> None:
+    """Write the sum of parts (P, ...) over P, in order, into out (...)."""
+    _cu.launch("add_parts", parts, out, out.size, len(parts), work=out.size)
+
+
+@matmul.cuda
+def _matmul_cuda(x: Any, w: Any) -> Any:
+    if x.ndim == w.ndim == 2 and x.dtype == w.dtype and x.dtype in FLOATS:
+        return _product_cuda(x, w, None, "linear", 0.0)
+    return cuda.module_of(x).matmul(x, w)
+
+
+@dense.cuda
+def _dense_cuda(x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
+    check_activation(activation, slope)
+    return _product_cuda(x, w, b, activation, slope)

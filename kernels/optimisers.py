@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from minigan.kernels import cuda
 from minigan.kernels.dispatch import kernel
 from minigan.kernels.units import CHUNK, units
 
@@ -177,3 +178,65 @@ def _adam_units(chunk, p, g, m, v, ema, lr, root, beta1, alpha1, beta2, alpha2, 
         average = ema[part]
         for i in range(w.size):
             average[i] += rate * (w[i] - average[i])
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+_cu = cuda.Source("optimisers.cu")
+
+
+def on_device(xp: Any, value: Any, dtype: Any) -> Any:
+    """Return a number as a device array of one entry; an array that is there already is read when the kernel runs."""
+    return value if isinstance(value, xp.ndarray) else xp.asarray(np.full(1, value, dtype))
+
+
+def _array_or(p: Any, array: Any) -> tuple[Any, bool]:
+    """Return an array that may be left out (empty) as a pointer, and whether it is there."""
+    return (array, True) if array.size else (p, False)
+
+
+@sgd_.cuda
+def _sgd_cuda(p: Any, g: Any, u: Any, ema: Any, *, lr: Any, momentum: float, weight_decay: float, decay: float) -> None:
+    rate = on_device(cuda.module_of(p), lr, np.float64)
+    (u, with_u), (ema, with_ema) = _array_or(p, u), _array_or(p, ema)
+    _cu.launch(
+        "sgd", p, g, u, ema, p.size, rate, momentum, weight_decay, decay, with_u, with_ema, work=p.size
+    )  # fmt: skip
+
+
+@rmsprop_.cuda
+def _rmsprop_cuda(p: Any, g: Any, v: Any, ema: Any, *, lr: Any, alpha: float, eps: float, decay: float) -> None:
+    rate = on_device(cuda.module_of(p), lr, np.float64)
+    ema, with_ema = _array_or(p, ema)
+    _cu.launch("rmsprop", p, g, v, ema, p.size, rate, alpha, eps, decay, with_ema, work=p.size)
+
+
+@adam_.cuda
+def _adam_cuda(
+    p: Any,
+    g: Any,
+    m: Any,
+    v: Any,
+    ema: Any,
+    *,
+    lr: Any,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step: Any,
+    decay: float,
+) -> None:
+    xp = cuda.module_of(p)
+    rate, number = on_device(xp, lr, np.float64), on_device(xp, step, np.int64)
+    ema, with_ema = _array_or(p, ema)
+    _cu.launch("adam", p, g, m, v, ema, p.size, rate, number, beta1, beta2, eps, decay, with_ema, work=p.size)
+
+
+@squared_norm.cuda
+def _squared_norm_cuda(g: Any) -> float:
+    xp = cuda.module_of(g)
+    shape, total = cuda.columns(g.size, 1), xp.empty(1, np.float64)
+    partial = xp.empty((1, shape.bands, 1), np.float64)
+    _cu.launch("squares", xp.ascontiguousarray(g), partial, g.size, shape.band, grid=shape.grid, block=shape.block)
+    _cu.launch("add_squares", partial, total, shape.bands, grid=(1,), block=(1,))
+    return float(total[0])

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from minigan.kernels import cuda
 from minigan.kernels.dispatch import kernel
 from minigan.kernels.jit import helper
 from minigan.kernels.units import CHUNK, units
@@ -154,3 +155,36 @@ def _floats_units(chunk, out, normal, key0, key1, stream, step):
                 out[at] = u
             if at + 1 < out.size:
                 out[at + 1] = v
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+_cu = cuda.Source("philox.cu")
+
+
+def _draw(kernel_name: str, out: Any, numbers: int, seed: int, stream: int, step: Any) -> None:
+    """Fill out with the numbers of its words' blocks; ``step`` may be the counters themselves, in device memory."""
+    xp = cuda.module_of(out)
+    counters = step
+    if not isinstance(step, xp.ndarray):
+        check_counters(seed, stream, step)
+        counters = xp.asarray(np.array([seed, stream, step], np.uint64))
+    target = out if out.flags.c_contiguous else xp.empty(out.shape, out.dtype)
+    _cu.launch(kernel_name, target, counters, out.size, work=-(-out.size // numbers))
+    if target is not out:
+        out[...] = target
+
+
+@philox_bits_.cuda
+def _philox_bits_cuda(out: Any, *, seed: int, stream: int, step: Any) -> None:
+    _draw("philox_bits", out, 4, seed, stream, step)
+
+
+@philox_uniform_.cuda
+def _philox_uniform_cuda(out: Any, *, seed: int, stream: int, step: Any) -> None:
+    _draw("philox_uniform", out, 16 // out.itemsize, seed, stream, step)
+
+
+@philox_normal_.cuda
+def _philox_normal_cuda(out: Any, *, seed: int, stream: int, step: Any) -> None:
+    _draw("philox_normal", out, 16 // out.itemsize, seed, stream, step)
