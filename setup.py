@@ -6,7 +6,15 @@ from setuptools import setup
 
 HERE = Path(__file__).parent
 
-TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", "build>=1.2", "setuptools>=77"]
+TEST = [
+    "pytest>=8",
+    "hypothesis>=6.100",
+    "ruff>=0.6",
+    "mypy>=1.11",
+    "build>=1.2",
+    "setuptools>=77",
+    "nvidia-cuda-nvrtc",
+]
 
 setup(
     name="minigan",
@@ -18,12 +26,17 @@ setup(
     license_files=["LICENSE", "minigan/data/digits.LICENSE.txt"],
     author="The minigan developers",
     python_requires=">=3.11",
-    package_dir={"minigan": "minigan", "minigan.kernels": "kernels"},
+    package_dir={
+        "minigan": "minigan",
+        "minigan.kernels": "kernels",
+        "minigan.kernels.emulator": "kernels/emulator",
+    },
     packages=[
         "minigan",
         "minigan.data",
         "minigan.gan",
         "minigan.kernels",
+        "minigan.kernels.emulator",
         "minigan.nn",
         "minigan.ops",
     ],
@@ -31,6 +44,7 @@ setup(
         "minigan": ["py.typed"],
         "minigan.data": ["digits.npz", "digits.LICENSE.txt"],
         "minigan.kernels": ["*.cu", "*.cuh"],
+        "minigan.kernels.emulator": ["*.cpp", "*.hpp"],
     },
     install_requires=[
         "numpy>=2.0",

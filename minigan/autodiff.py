@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from minigan.device import as_array
 from minigan.gradmode import current_mode, enable_grad, is_grad_enabled, no_grad
 from minigan.recorder import recording
 from minigan.tensor import Tensor, next_id, tensor
@@ -276,7 +277,7 @@ def as_cotangent(name: str, output: Tensor, given: Any) -> Tensor:
         if output.size != 1:
             raise ValueError(f"{name}: an output of shape {output.shape} needs a grad_output of that shape")
         return Tensor(np.ones_like(output.data))
-    cotangent = given if isinstance(given, Tensor) else Tensor(np.asarray(given, dtype=output.dtype))
+    cotangent = given if isinstance(given, Tensor) else Tensor(as_array(given))
     if cotangent.shape != output.shape:
         raise ValueError(f"{name}: grad_output has shape {cotangent.shape}, the output {output.shape}")
     return cotangent if cotangent.dtype == output.dtype else cotangent.astype(output.dtype)

@@ -19,6 +19,7 @@ import numpy as np
 import tyro
 
 import minigan
+from minigan.device import why_not
 from minigan.gan.config import Config
 from minigan.progress import progress
 
@@ -114,7 +115,9 @@ def _train(run: Any, folder: Path) -> int:
         f"{config.model} on {config.data}: {len(trainer.dataset.samples):,} {what} of {_times(trainer.dataset.shape)}, "
         f"G {sizes[0]:,} and D {sizes[1]:,} parameters, {config.objective} objective, penalty {config.penalty}"
     )
-    print(f"from step {trainer.steps} to {config.steps} on cpu, into {folder}/", flush=True)
+    print(f"from step {trainer.steps} to {config.steps} on {trainer.device}, into {folder}/", flush=True)
+    if config.device == "auto" and trainer.device == "cpu":
+        print(f"device auto is the CPU here: {why_not('cuda')}", flush=True)
     with _signals() as stop, progress(config.steps, trainer.steps) as report:
 
         def tell(row: dict[str, float]) -> None:
@@ -229,7 +232,7 @@ class Check:
     """Check the gradient of every op against finite differences on this machine, to second order."""
 
     device: str = "cpu"
-    """cpu or cuda."""
+    """cpu, cuda or cuda-emulated."""
     backend: str = "numba"
     """CPU kernels to check: numba or reference."""
     seed: int = 0
@@ -248,13 +251,15 @@ def check(arguments: Sequence[str]) -> int:
 
     options = parse(Check, arguments)
     device = resolve(options.device)
-    table = Table("op", "orders", "", "ms", title=f"gradients on {device}, {options.backend}")
+    table = Table(
+        "op", "orders", "", "ms", title=f"gradients on {device}" + (f", {options.backend}" if device == "cpu" else "")
+    )
     failures = []
     with use(options.backend):
         for row in ROWS:
             began = time.perf_counter()
             try:
-                check_row(row, options.seed)
+                check_row(row, options.seed, device=device)
                 verdict = "ok"
             except AssertionError as error:
                 verdict = "[red]wrong[/red]"

@@ -1,4 +1,8 @@
-"""Where arrays live: the array module behind an array, moves between devices, and why a device cannot be used."""
+"""Where arrays live: the array module behind an array, moves between devices, and why a device cannot be used.
+
+Arrays of CuPy are on "cuda", NumPy's on "cpu"; on "cuda-emulated" the same CUDA source runs on the CPU, slowly and with
+every access to memory checked. Nothing moves from one device to another but by a call of :func:`to_device`.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +10,65 @@ from typing import Any
 
 import numpy as np
 
-DEVICES = ("cpu", "cuda")
-NO_CUDA = "this version of minigan has no CUDA kernels: use device 'cpu'"
+from minigan.kernels import cuda
+
+DEVICES = ("cpu", "cuda", "cuda-emulated")
 
 
 def xp(array: Any) -> Any:
-    """Return the module (NumPy) whose functions take ``array``."""
-    if isinstance(array, np.ndarray | np.generic | float | int):
-        return np
-    raise TypeError(f"no array module for {type(array).__name__}: {NO_CUDA}")
+    """Return the module (NumPy, CuPy or its stand-in) whose functions take ``array``."""
+    return np if isinstance(array, np.ndarray | np.generic | float | int) else cuda.module_of(array)
+
+
+def module(device: str) -> Any:
+    """Return the array module of a device."""
+    return np if device == "cpu" else cuda.load(device)
 
 
 def device_of(array: Any) -> str:
     """Return the device that holds ``array``."""
-    xp(array)
-    return "cpu"
+    if isinstance(array, np.ndarray | np.generic | float | int):
+        return "cpu"
+    return "cuda-emulated" if cuda.module_of(array) is cuda.load("cuda-emulated") else "cuda"
+
+
+def is_array(x: Any) -> bool:
+    """Return whether x is an array of any device."""
+    return isinstance(x, np.ndarray) or (hasattr(x, "shape") and hasattr(x, "dtype") and hasattr(x, "get"))
+
+
+def as_array(x: Any) -> Any:
+    """Return x as an array: itself where it is one of any device, of NumPy otherwise."""
+    return x if is_array(x) else np.asarray(x)
+
+
+def why_not(device: str) -> str | None:
+    """Return in a sentence why a device cannot be used, None where it can."""
+    return None if device == "cpu" else cuda.reason_against(device)
 
 
 def resolve(device: str | None) -> str:
-    """Return a usable device for ``device`` ("cpu", "cuda", "auto" or None); ValueError says why it cannot be used."""
-    if device in (None, "auto", "cpu"):
+    """Return a usable device for ``device``, or the best one for "auto"; ValueError says why it cannot be used."""
+    if device is None:
         return "cpu"
-    if device == "cuda":
-        raise ValueError(f"device 'cuda': {NO_CUDA}")
-    raise ValueError(f"unknown device {device!r}: choose from {', '.join(DEVICES)}")
+    if device == "auto":
+        return "cpu" if why_not("cuda") else "cuda"
+    if device not in DEVICES:
+        raise ValueError(f"unknown device {device!r}: choose from auto, {', '.join(DEVICES)}")
+    reason = why_not(device)
+    if reason:
+        raise ValueError(f"device {device!r}: {reason}")
+    return device
 
 
 def to_device(array: Any, device: str) -> Any:
     """Return ``array`` on ``device``: itself where it is there already."""
-    resolve(device)
-    return array
+    if device_of(array) == device:
+        return array
+    host = to_numpy(array)
+    return host if device == "cpu" else module(resolve(device)).asarray(host)
 
 
 def to_numpy(array: Any) -> np.ndarray:
-    """Return ``array`` as a NumPy array: itself where it is one."""
-    return np.asarray(array)
+    """Return ``array`` (or what NumPy makes one of) as a NumPy array: itself where it is one."""
+    return array.get() if is_array(array) and not isinstance(array, np.ndarray) else np.asarray(array)

@@ -14,6 +14,7 @@ import numpy as np
 
 import minigan
 from minigan import device, kernels
+from minigan.kernels import cuda
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at versions, kernels, threads, caches and the GPU."""
-    return [_python(), *_packages(), _kernels(), _threads(), _cache(), _folder(), _gpu()]
+    return [_python(), *_packages(), _kernels(), _threads(), _cache(), _folder(), _gpu(), _emulator()]
 
 
 def _python() -> Finding:
@@ -97,4 +98,15 @@ def _writable(folder: Path) -> bool:
 
 
 def _gpu() -> Finding:
-    return Finding("gpu", False, device.NO_CUDA, needed=False)
+    reason = device.why_not("cuda")
+    if reason:
+        what, _, remedy = reason.partition(": ")
+        return Finding("gpu", False, what, remedy, needed=False)
+    return Finding("gpu", True, cuda.describe("cuda"), needed=False)
+
+
+def _emulator() -> Finding:
+    reason = device.why_not("cuda-emulated")
+    if reason:
+        return Finding("emulator", False, reason, "apt install g++", needed=False)
+    return Finding("emulator", True, "g++ can compile the CUDA kernels for this CPU", needed=False)

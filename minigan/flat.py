@@ -35,7 +35,7 @@ def buffer_of(tensors: Sequence[Tensor]) -> Any:
 
 
 def _address(array: Any) -> int:
-    return array.__array_interface__["data"][0]
+    return array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr
 
 
 def flatten_(tensors: Sequence[Tensor]) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 
 from minigan import kernels, ops
 from minigan.ops.bias_act import bias_act_grad, bias_act_sums
+from minigan.ops.elementwise import raw
 from minigan.ops.loss import loss_slope
 from minigan.ops.norm import batch_norm_grad, batch_norm_grad_vjp
 from minigan.references import (
@@ -271,7 +272,7 @@ def _loss_case(d: Draw) -> Case:
 
 def loss_slope_op(s: Any, *, loss: str) -> Any:
     """The slope of mean_loss, with the value that its forward pass would have found."""
-    return loss_slope(s, loss=loss, slope=kernels.mean_loss(np.ascontiguousarray(getattr(s, "data", s)), loss=loss)[1])
+    return loss_slope(s, loss=loss, slope=kernels.mean_loss(raw(s), loss=loss)[1])
 
 
 def _index_case(d: Draw) -> Case:

@@ -10,6 +10,7 @@ import numpy as np
 
 from minigan import kernels
 from minigan.autodiff import renew
+from minigan.device import as_array, device_of, to_device, to_numpy
 from minigan.flat import flatten_, views
 from minigan.tensor import Tensor
 
@@ -46,7 +47,7 @@ class Optimizer:
                 raise ValueError(f"{type(self).__name__}: {name} must be in [{low:g}, {high:g}), not {value}")
 
     def _empty(self) -> Any:
-        return np.empty(0, self.buffer.dtype)
+        return np.empty_like(self.buffer[:0])
 
     def step(self, gradients: Sequence[Any]) -> None:
         """Move the parameters against ``gradients`` (Tensors or arrays, one for each parameter, of its shape).
@@ -57,7 +58,7 @@ class Optimizer:
             raise ValueError(f"step: {len(gradients)} gradients for {len(self.parameters)} parameters")
         if any(p.data is not view for p, view in zip(self.parameters, self._views, strict=True)):
             raise ValueError("step: the parameters were moved to another buffer after this optimiser was made")
-        arrays = [g.data if isinstance(g, Tensor) else np.asarray(g) for g in gradients]
+        arrays = [g.data if isinstance(g, Tensor) else as_array(g) for g in gradients]
         for i, (p, g) in enumerate(zip(self.parameters, arrays, strict=True)):
             if g.shape != p.shape:
                 raise ValueError(f"step: gradient {i} has shape {g.shape}, its parameter {p.shape}")
@@ -84,7 +85,8 @@ class Optimizer:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return what must be saved to go on bitwise: the moments, the average and the number of steps."""
-        arrays = {slot: getattr(self, slot).copy() for slot in (*self.slots, "ema") if getattr(self, slot).size}
+        arrays = {slot: getattr(self, slot) for slot in (*self.slots, "ema") if getattr(self, slot).size}
+        arrays = {slot: np.array(to_numpy(array)) for slot, array in arrays.items()}
         return {**arrays, "steps": np.array(self.steps, np.int64)}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
@@ -93,7 +95,7 @@ class Optimizer:
         if own != {name: (value.shape, value.dtype) for name, value in state.items()}:
             raise ValueError(f"the saved state does not fit this {type(self).__name__}: it has {sorted(state)}")
         for name in own.keys() - {"steps"}:
-            getattr(self, name)[...] = state[name]
+            getattr(self, name)[...] = to_device(state[name], device_of(self.buffer))
         self.steps = int(state["steps"])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigan import kernels
-from minigan.device import resolve
+from minigan.device import module, resolve
 from minigan.kernels.philox import check_counters
 from minigan.recorder import perform
 from minigan.tensor import FLOATS, Tensor
@@ -55,7 +55,7 @@ class Generator:
         return Tensor(perform(self._draw, fill, shape, dtype))
 
     def _draw(self, fill: Any, shape: int | tuple[int, ...], dtype: Any) -> Any:
-        out = np.empty(shape, dtype)
+        out = module(self.device).empty(shape, dtype)
         fill(out, **self._counters())
         self.step += 1
         return out

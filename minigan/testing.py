@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minigan.autodiff import flatten
+from minigan.device import to_device, to_numpy
 from minigan.gradmode import enable_grad, no_grad
 from minigan.tensor import FLOATS, Tensor
 from minigan.transforms import vjp
@@ -47,25 +48,28 @@ def check_grads(
     step: float = 1e-2,
     linear: bool = False,
     seed: int = 0,
+    device: str = "cpu",
 ) -> None:
     """Check the derivatives of ``f`` at ``args`` up to ``order`` against finite differences, in float64.
 
     ``f`` takes Tensors and returns a Tensor or a structure of Tensors. Float arguments (arrays, numbers or Tensors) are
     differentiated, others passed on as they are. ``step`` is h relative to max(1, |x|); ``linear`` takes one step of
-    h = 1 with rtol 1e-12 for the first order. ``rtol`` defaults to 1e-8, 1e-7 and 1e-6 for orders 1, 2 and 3.
+    h = 1 with rtol 1e-12 for the first order. ``rtol`` defaults to 1e-8, 1e-7 and 1e-6 for orders 1, 2 and 3. ``f`` is
+    given its arrays on ``device``.
 
     Raises :class:`GradientError` (an AssertionError), or :class:`KinkError` where a kink is too near.
     """
     if order not in (1, 2, 3):
         raise ValueError(f"check_grads: order must be 1, 2 or 3, not {order}")
-    given = [x.data if isinstance(x, Tensor) else x for x in args]
+    given = [to_numpy(x.data) if isinstance(x, Tensor) else x for x in args]
     varied = [i for i, x in enumerate(given) if np.asarray(x).dtype in FLOATS]
     if not varied:
         raise TypeError("check_grads: no argument is of a float dtype")
 
     def of_varied(*xs: Tensor) -> tuple[Tensor, ...]:
-        table = dict(zip(varied, xs, strict=True))
-        return tuple(flatten(f(*(table.get(i, x) for i, x in enumerate(given)))))
+        table = {i: x.to(device) for i, x in zip(varied, xs, strict=True)}
+        results = flatten(f(*(table.get(i, moved(x, device)) for i, x in enumerate(given))))
+        return tuple(y.to("cpu") for y in results)
 
     point = [np.array(given[i], dtype=np.float64) for i in varied]
     rng = np.random.default_rng(seed)
@@ -76,6 +80,17 @@ def check_grads(
         function, point = _pullback_of(function, len(point)), point + checker.cotangents
     if order > 1:
         _check_symmetry(of_varied, point[: len(varied)], rng, seed)
+
+
+def moved(structure: Any, device: str) -> Any:
+    """Return nested tuples, lists and dicts with their arrays on ``device``."""
+    if isinstance(structure, np.ndarray):
+        return to_device(structure, device)
+    if isinstance(structure, dict):
+        return {key: moved(part, device) for key, part in structure.items()}
+    if isinstance(structure, tuple | list):
+        return type(structure)(moved(part, device) for part in structure)
+    return structure
 
 
 def _pullback_of(function: Callable[..., tuple[Tensor, ...]], count: int) -> Callable[..., tuple[Tensor, ...]]:
@@ -212,9 +227,9 @@ class _Checker:
 
     def _values(self, direction: Arrays, distance: float) -> np.ndarray:
         # the function itself may differentiate by its arguments; pullbacks make variables of their own
-        moved = [Tensor(x + distance * d, self.order == 1) for x, d in zip(self.point, direction, strict=True)]
+        points = [Tensor(x + distance * d, self.order == 1) for x, d in zip(self.point, direction, strict=True)]
         with enable_grad():  # pullbacks, and functions such as gradient penalties, differentiate inside
-            return np.concatenate([y.data.reshape(-1) for y in self.function(*moved)])
+            return np.concatenate([y.data.reshape(-1) for y in self.function(*points)])
 
 
 def _check_symmetry(f: Callable[..., tuple[Tensor, ...]], point: Arrays, rng: np.random.Generator, seed: int) -> None:
@@ -236,9 +251,10 @@ def _check_symmetry(f: Callable[..., tuple[Tensor, ...]], point: Arrays, rng: np
         raise GradientError(f"order 2, seed {seed}: the Hessian is not symmetric: uᵀHv = {one!r}, vᵀHu = {other!r}")
 
 
-def check_row(row: Any, seed: int = 0, draw: Any = None) -> None:
+def check_row(row: Any, seed: int = 0, draw: Any = None, device: str = "cpu") -> None:
     """Check one row of :data:`minigan.optable.ROWS` at arguments drawn from ``seed`` (or by ``draw``)."""
     from minigan.optable import Draw
 
     case = row.make(draw or Draw(seed))
-    check_grads(lambda *xs: row.op(*xs, **case.settings), case.args, row.order, linear=row.linear, seed=seed)
+    settings = moved(case.settings, device)
+    check_grads(lambda *xs: row.op(*xs, **settings), case.args, row.order, linear=row.linear, seed=seed, device=device)

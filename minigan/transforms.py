@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minigan.autodiff import as_cotangent, backward, copy, flatten, own, unflatten
+from minigan.device import as_array
 from minigan.gradmode import enable_grad, is_grad_enabled
 from minigan.tensor import FLOATS, Tensor
 
@@ -16,7 +17,7 @@ def _variables(xs: Sequence[Any]) -> list[Tensor]:
     """Return fresh nodes for xs: distinct even where one Tensor is given twice, connected where a graph exists."""
     fresh = []
     for x in xs:
-        x = x if isinstance(x, Tensor) else Tensor(np.array(x))
+        x = x if isinstance(x, Tensor) else Tensor(as_array(x).copy())
         if x.dtype not in FLOATS:
             raise TypeError(f"only float32 and float64 can be differentiated, not {x.dtype}")
         fresh.append(copy(x) if x.requires_grad else Tensor(x.data, True))

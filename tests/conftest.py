@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from minigan import kernels
 from minigan.gradmode import is_grad_enabled
+from minigan.kernels import emulator
 
 settings.register_profile(
     "minigan",
@@ -20,7 +22,22 @@ settings.register_profile(
 )
 settings.load_profile("minigan")
 
-BACKENDS = ("reference", "numba")
+CPU_BACKENDS = ("reference", "numba")
+EMULATED = tuple(f"cuda-emulated, {order}" for order in emulator.ORDERS)
+
+
+@contextmanager
+def running_on(backend):
+    """Run a with block on a backend; yield the device that its arrays belong on."""
+    device, _, order = backend.partition(", ")
+    if device in CPU_BACKENDS:
+        with kernels.use(device):
+            yield "cpu"
+        return
+    if emulator.missing_compiler():
+        pytest.skip(emulator.missing_compiler())
+    with emulator.order(order, seed=11):
+        yield device
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +48,7 @@ def _no_leaked_state():
     assert gc.isenabled(), "a test left the garbage collector off"
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=CPU_BACKENDS)
 def backend(request):
     """Run the test on every CPU backend."""
     with kernels.use(request.param):

@@ -18,6 +18,7 @@ from PIL import Image
 
 import minigan
 from minigan import checkpoint, cli
+from minigan.device import why_not
 from minigan.gan import Config
 
 RING = "--data ring --model mlp --width 8 --latent 4 --batch-size 16 --log-every 5 --sample-every 20"
@@ -298,8 +299,7 @@ REFUSED = {
     "train --penalty l2": "unknown penalty 'l2': choose from r1, r2, wgan-gp, none",
     "train --init odd": "unknown init 'odd': choose from",
     "train --data ring --model dcgan": "model 'dcgan' makes images",
-    "train --device cuda": "device 'cuda': this version of minigan has no CUDA kernels: use device 'cpu'",
-    "train --device tpu": "unknown device 'tpu': choose from cpu, cuda",
+    "train --device tpu": "unknown device 'tpu': choose from auto, cpu, cuda, cuda-emulated",
     "train --out ring": "ring exists already and is left as it is: go on with it by --resume",
     "train --out file": "file exists already",
     "train --out file/under": "file/under: Not a directory",
@@ -324,7 +324,6 @@ REFUSED = {
     "sample ring --seed -1": "seed",
     "sample ring --out file/samples.npz": "file",
     "sample ring --out folder.npz --force": "Is a directory",
-    "check --device cuda": "has no CUDA kernels",
     "check --backend odd": "odd",
     "doctor --now": "Unrecognized options: --now",
 }
@@ -458,3 +457,23 @@ def test_a_full_disk_is_told(monkeypatch):
     code, _, err = main(f"train {RING} --steps 5 --out full")
     assert code != 0
     assert err == ["minigan: cannot write full/config.toml: No space left on device"]
+
+
+# --- devices ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(why_not("cuda") is None, reason="this machine has a GPU")
+@pytest.mark.parametrize("line", ["train --device cuda", "check --device cuda"])
+def test_a_gpu_that_is_not_there_is_one_sentence(line):
+    code, out, err = main(line)
+    assert (code, len(err)) == (2, 1)
+    assert f"device 'cuda': {why_not('cuda')}" in err[0]
+    assert not files()
+
+
+@pytest.mark.skipif(why_not("cuda") is None, reason="this machine has a GPU")
+def test_auto_says_once_that_it_takes_the_cpu():
+    code, out, _ = main("train --data ring --steps 1 --batch-size 4 --width 4")
+    assert code == 0
+    assert sum(line.startswith("device auto is the CPU here: ") for line in out) == 1
+    assert sum("on cpu, into" in line for line in out) == 1

@@ -91,7 +91,7 @@ def test_a_bad_file_is_named(file, content, complaint):
     + [{name: value} for name in ("lr_d", "lr_g", "gamma") for value in (-1.0, float("inf"), float("nan"))]
     + [{"steps": -1}, {"sample_every": 0}, {"checkpoint_every": 0}, {"seed": -1}, {"seed": 2**64}]
     + [{name: "odd"} for name in ("data", "model", "objective", "penalty", "init", "device")]
-    + [{"device": "cuda"}],
+    + [{"device": "gpu"}],
     ids=lambda settings: "-".join(f"{name}={value}" for name, value in settings.items()),
 )
 def test_values_that_make_no_run_are_refused(settings):

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 import minigan as mg
 from minigan import kernels
 from minigan.autodiff import flatten, primitives
+from minigan.device import device_of, is_array, to_numpy
 from minigan.optable import ROWS, Draw
 from minigan.tensor import Tensor
-from minigan.testing import check_row
+from minigan.testing import check_row, moved
 from minigan.transforms import vjp
 
-from .conftest import BACKENDS
+from .conftest import CPU_BACKENDS, EMULATED, running_on
 
-MATRIX = [pytest.param(row, backend, id=f"{row.name}-{backend}") for row in ROWS for backend in BACKENDS]
+ON_CPU = [pytest.param(row, backend, id=f"{row.name}-{backend}") for row in ROWS for backend in CPU_BACKENDS]
 
 
 class HypothesisDraw(Draw):
@@ -31,33 +32,56 @@ class HypothesisDraw(Draw):
         return self.data.draw(st.integers(low, high))
 
 
-def tensors(args, **keywords):
-    return [Tensor(x, **keywords) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x for x in args]
+def tensors(args):
+    return [Tensor(x) if is_array(x) and x.dtype.kind == "f" else x for x in args]
 
 
-def results(row, args, case):
-    return [y.data for y in flatten(row.op(*args, **case.settings))]
+def results(row, args, settings):
+    return [y.data for y in flatten(row.op(*args, **settings))]
 
 
 def float_arrays(args):
     return [x for x in args if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
 
 
-@pytest.mark.parametrize(("row", "backend"), MATRIX)
+@pytest.mark.parametrize(("row", "backend"), ON_CPU)
 @given(data=st.data())
 def test_gradients(row, backend, data):
-    with kernels.use(backend):
-        check_row(row, data.draw(st.integers(0, 2**31), label="seed of the check"), HypothesisDraw(data))
+    with running_on(backend) as device:
+        seed = data.draw(st.integers(0, 2**31), label="seed of the check")
+        check_row(row, seed, HypothesisDraw(data), device)
 
 
-@pytest.mark.parametrize(("row", "backend"), MATRIX)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@settings(max_examples=3)
+@given(data=st.data())
+def test_gradients_on_the_emulated_device(row, data):
+    with running_on("cuda-emulated, shuffled") as device:
+        seed = data.draw(st.integers(0, 2**31), label="seed of the check")
+        check_row(row, seed, HypothesisDraw(data), device)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("backend", EMULATED)
+@settings(max_examples=4)
+@given(data=st.data())
+def test_values_on_the_emulated_device(row, backend, data):
+    check_values(row, backend, data)
+
+
+@pytest.mark.parametrize(("row", "backend"), ON_CPU)
 @given(data=st.data())
 def test_values(row, backend, data):
+    check_values(row, backend, data)
+
+
+def check_values(row, backend, data):
     case = row.make(HypothesisDraw(data))
     expected = row.reference(*case.args, **case.settings)
-    with kernels.use(backend):
-        found = results(row, tensors(case.args), case)
-    for y, wanted in zip(found, expected if isinstance(expected, tuple) else (expected,), strict=True):
+    with running_on(backend) as device:
+        found = results(row, tensors(moved(case.args, device)), moved(case.settings, device))
+    assert all(device_of(y) == device for y in found)
+    for y, wanted in zip(map(to_numpy, found), expected if isinstance(expected, tuple) else (expected,), strict=True):
         wanted = np.asarray(wanted)
         assert type(y) is np.ndarray
         assert (y.shape, y.dtype) == (wanted.shape, np.float64)
@@ -76,16 +100,16 @@ def permuted(x):
     return view
 
 
-@pytest.mark.parametrize(("row", "backend"), MATRIX)
+@pytest.mark.parametrize(("row", "backend"), ON_CPU)
 @settings(max_examples=4)
 @given(data=st.data())
 def test_promises(row, backend, data):
     """Strides do not matter; inputs and cotangents are not changed; gradients own their memory; zero gives zero."""
     case = row.make(HypothesisDraw(data))
     with kernels.use(backend):
-        plain = results(row, tensors(case.args), case)
+        plain = results(row, tensors(case.args), case.settings)
         odd = [permuted(x) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x for x in case.args]
-        for a, b in zip(plain, results(row, tensors(odd), case), strict=True):
+        for a, b in zip(plain, results(row, tensors(odd), case.settings), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-13)
 
         kept = [x.copy() for x in float_arrays(case.args)]

@@ -140,8 +140,9 @@ def test_wheel_and_sdist_hold_the_package(tmp_path):
         package = module.startswith("minigan.kernels")
         relative = path.relative_to(ROOT / ("kernels" if package else "minigan"))
         assert f"minigan/{'kernels/' if package else ''}{relative}" in inside
-    for path in [*(ROOT / "kernels").glob("*.cu"), *(ROOT / "kernels").glob("*.cuh")]:
-        assert f"minigan/kernels/{path.name}" in inside
+    for path in (ROOT / "kernels").rglob("*"):
+        if path.suffix in (".cu", ".cuh", ".cpp", ".hpp"):
+            assert f"minigan/kernels/{path.relative_to(ROOT / 'kernels')}" in inside
     assert {"minigan/data/digits.npz", "minigan/data/digits.LICENSE.txt", "minigan/py.typed"} <= inside
     assert not any(name.split("/")[0] in ("kernels", "tests", "benchmarks", "examples") for name in inside)
     assert f"Version: {minigan.__version__}" in metadata

@@ -71,7 +71,7 @@ class Config:
     seed: int = 0
     """Seed of everything random."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu, cuda or cuda-emulated (the CUDA kernels on this CPU: slow, and checked)."""
     log_every: int = 10
     """Steps between rows of metrics.csv."""
     sample_every: int = 150

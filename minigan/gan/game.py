@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigan.autodiff import copy, grad
+from minigan.device import as_array
 from minigan.gan.objectives import NON_SATURATING, Objective
 from minigan.gan.penalties import Penalty
 from minigan.gradmode import no_grad
@@ -56,7 +57,7 @@ class Game:
 
     def discriminator_loss(self, real: Any, fake: Tensor) -> Losses:
         """Return L_D with its penalties on real (N, ...) and generated samples."""
-        real = Tensor(np.asarray(raw(real)), requires_grad=any(p.at_real for p, _ in self.penalties))
+        real = Tensor(as_array(raw(real)), requires_grad=any(p.at_real for p, _ in self.penalties))
         real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
         loss = self.objective.discriminator(real_logits, fake_logits)
         total = None

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from minigan.autodiff import grad
+from minigan.device import as_array
 from minigan.gradmode import enable_grad
 from minigan.ops import flatten_samples, mean, sqrt, square, sum
 from minigan.ops.elementwise import raw
@@ -24,7 +23,7 @@ Discriminator = Callable[[Tensor], Tensor]
 
 def _variable(x: Any) -> Tensor:
     """Return x as a leaf to differentiate with respect to."""
-    return Tensor(np.asarray(raw(x)), requires_grad=True)
+    return Tensor(as_array(raw(x)), requires_grad=True)
 
 
 def squared_norms(discriminator: Discriminator, x: Tensor, logits: Tensor | None = None) -> Tensor:
@@ -60,7 +59,7 @@ def wgan_gp(
     ``real`` and ``fake`` have one shape (N, ...); ``generator`` draws ε. The norm is taken per sample. The gradient of
     the norm at ∇s = 0 does not exist; it is taken as 0.
     """
-    a, b = Tensor(np.asarray(raw(real))), Tensor(np.asarray(raw(fake)))
+    a, b = Tensor(as_array(raw(real))), Tensor(as_array(raw(fake)))
     if a.shape != b.shape:
         raise ValueError(f"wgan_gp: real {a.shape} and fake {b.shape} samples are mixed and need one shape")
     epsilon = generator.uniform((a.shape[0], *[1] * (a.ndim - 1)), dtype=a.dtype)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from minigan.device import as_array
 from minigan.gan.game import Game, Losses
 from minigan.ops.conv import weights_stay
 from minigan.ops.elementwise import raw
@@ -60,4 +61,4 @@ class TracedGame(Game):
 
 
 def _constant(x: Any) -> Tensor:
-    return x if type(x) is Tensor and x.op is None else Tensor(np.asarray(raw(x)))
+    return x if type(x) is Tensor and x.op is None else Tensor(as_array(raw(x)))

@@ -8,9 +8,10 @@ import numpy as np
 
 from minigan.autodiff import renew
 from minigan.data import Dataset, batch_indices, load
+from minigan.device import device_of, resolve, to_device, to_numpy
 from minigan.gan.config import Config
 from minigan.gan.dynamics import Alternating, Step
-from minigan.gan.game import Diverged
+from minigan.gan.game import Diverged, Game
 from minigan.gan.models import MODELS
 from minigan.gan.objectives import OBJECTIVES
 from minigan.gan.penalties import PENALTIES
@@ -35,13 +36,19 @@ class Trainer:
         self.dataset = dataset or load(config.data)
         networks = MODELS[config.model](self.dataset.shape, config.latent, config.width, config.batch_norm)
         start = Generator(config.seed, stream="init")
-        self.generator, self.discriminator = (initialise(network, config.init, start) for network in networks)
+        self.device = resolve(config.device)
+        self.generator, self.discriminator = (
+            initialise(network, config.init, start).to(self.device) for network in networks
+        )
+        self.samples = to_device(self.dataset.samples, self.device)
         betas = (config.beta1, config.beta2)
         self.generator_optimizer = Adam(self.generator.parameters(), config.lr_g, betas, ema_decay=config.ema)
         self.discriminator_optimizer = Adam(self.discriminator.parameters(), config.lr_d, betas)
-        self.noise = {name: Generator(config.seed, stream=name) for name in ("latent-D", "latent-G", "penalty")}
+        streams = "latent-D", "latent-G", "penalty"
+        self.noise = {name: Generator(config.seed, stream=name, device=self.device) for name in streams}
         penalties = () if config.penalty == "none" else ((PENALTIES[config.penalty], config.gamma),)
-        self.game = TracedGame(
+        kind = TracedGame if self.device == "cpu" else Game
+        self.game = kind(
             self.generator, self.discriminator, OBJECTIVES[config.objective], penalties, self.noise["penalty"]
         )
         self.dynamics = Alternating(self.game, self.discriminator_optimizer, self.generator_optimizer, k=config.d_steps)
@@ -71,10 +78,11 @@ class Trainer:
     def _batches(self) -> Any:
         first = self.steps * self.config.d_steps
         numbers = iter(range(first, first + self.config.d_steps))
-        samples, size = self.dataset.samples, self.config.batch_size
+        size = self.config.batch_size
 
         def next_real() -> Tensor:
-            return Tensor(samples[batch_indices(len(samples), size, self.config.seed, next(numbers))])
+            rows = batch_indices(len(self.samples), size, self.config.seed, next(numbers))
+            return Tensor(self.samples[rows])
 
         return next_real
 
@@ -112,16 +120,18 @@ class Trainer:
             for norm in norms:
                 norm.momentum = 1.0
             with no_grad():
-                generator.train()(Generator(self.config.seed, stream="sample").normal((STANDING, self.config.latent)))
+                noise = Generator(self.config.seed, stream="sample", device=self.device)
+                generator.train()(noise.normal((STANDING, self.config.latent)))
         return generator.eval()
 
     def sample(self, count: int, seed: int | None = None) -> np.ndarray:
         """Return ``count`` samples (count, ...) of the averaged generator, the same for the same seed and weights."""
         generator = self.averaged_generator()
-        noise = Generator(self.config.seed if seed is None else seed, stream="sample", step=1)
+        seed = self.config.seed if seed is None else seed
+        noise = Generator(seed, stream="sample", step=1, device=self.device)
         with no_grad():
             parts = [
-                generator(noise.normal((min(500, count - start), self.config.latent))).data
+                to_numpy(generator(noise.normal((min(500, count - start), self.config.latent))).data)
                 for start in range(0, count, 500)
             ]
         return np.concatenate(parts) if parts else np.empty((0, *self.dataset.shape), np.float32)
@@ -138,8 +148,8 @@ class Trainer:
         """Return all that a run is at this step, by name: parameters, buffers, moments, averages, counters."""
         arrays: dict[str, np.ndarray] = {"steps": np.array(self.steps, np.int64)}
         for player, network in self._parts().items():
-            arrays |= {f"{player}/parameters/{name}": p.data.copy() for name, p in network.named_parameters().items()}
-            arrays |= {f"{player}/buffers/{name}": np.asarray(b) for name, b in network.named_buffers().items()}
+            arrays |= {f"{player}/parameters/{name}": p.numpy() for name, p in network.named_parameters().items()}
+            arrays |= {f"{player}/buffers/{name}": to_numpy(b) for name, b in network.named_buffers().items()}
         for player, optimizer in self._optimizers().items():
             arrays |= {f"{player}/optimizer/{name}": array for name, array in optimizer.state().items()}
         arrays |= {f"noise/{name}": np.array(noise.step, np.int64) for name, noise in self.noise.items()}
@@ -154,9 +164,15 @@ class Trainer:
             raise ValueError(f"the saved state does not fit this configuration: see {', '.join(odd[:3])}")
         for player, network in self._parts().items():
             for name, p in network.named_parameters().items():
-                p.data[...] = state[f"{player}/parameters/{name}"]
+                p.data[...] = to_device(state[f"{player}/parameters/{name}"], self.device)
             renew(network.parameters())
-            network.load_buffers({name: state[f"{player}/buffers/{name}"].copy() for name in network.named_buffers()})
+            saved = {name: state[f"{player}/buffers/{name}"].copy() for name in network.named_buffers()}
+            network.load_buffers(
+                {
+                    name: to_device(b, device_of(now))
+                    for (name, b), now in zip(saved.items(), network.named_buffers().values(), strict=True)
+                }
+            )
         for player, optimizer in self._optimizers().items():
             prefix = f"{player}/optimizer/"
             optimizer.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigan.autodiff import renew
+from minigan.device import to_device
 from minigan.random import Generator
 
 Initialiser = Callable[[Generator, tuple[int, ...], int, int], np.ndarray]
@@ -46,7 +47,8 @@ def initialise(module: Any, scheme: str, generator: Generator) -> Any:
         raise ValueError(f"unknown initialiser {scheme!r}: choose from {', '.join(INITIALISERS)}")
     for _, part in module.modules():
         if hasattr(part, "fans"):
-            part.w.data[...] = INITIALISERS[scheme](generator, part.w.shape, *part.fans)
+            values = INITIALISERS[scheme](generator, part.w.shape, *part.fans)
+            part.w.data[...] = to_device(values, part.w.device)
             if part.b is not None:
                 part.b.data[...] = 0
     renew(module.parameters())

@@ -266,12 +266,12 @@ class Dropout(Module):
         """Drop entries of x."""
         if not self.training or self.p == 0:
             return x
-        return x * perform(self._mask, x.shape, x.dtype)
+        return x * perform(self._mask, x.shape, x.dtype, x.device)
 
-    def _mask(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        uniform = Generator(int(self.seed), stream="dropout", step=int(self.draws)).uniform(shape, dtype=dtype).data
+    def _mask(self, shape: tuple[int, ...], dtype: Any, device: str) -> Any:
+        generator = Generator(int(self.seed), stream="dropout", step=int(self.draws), device=device)
         self.draws = self.draws + 1
-        return (uniform >= self.p) / np.asarray(1 - self.p, dtype)
+        return (generator.uniform(shape, dtype=dtype).data >= self.p) / np.dtype(dtype).type(1 - self.p)
 
     def __repr__(self) -> str:
         return f"Dropout({self.p})"

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from minigan.autodiff import renew
+from minigan.device import resolve, to_device
 from minigan.flat import flatten_
 from minigan.tensor import Tensor
 
@@ -104,6 +106,19 @@ class Module:
                 parts = (part._replaced(table) if isinstance(part, Module) else part for part in value)
                 setattr(twin, name, type(value)(parts))
         return twin
+
+    def to(self, device: str) -> Self:
+        """Move the parameters and the buffers of floats to ``device``, and return the module.
+
+        An optimiser made before holds the old parameters: make it afterwards.
+        """
+        device = resolve(device)
+        for p in self.named_parameters().values():
+            p.data = to_device(p.data, device)
+        renew(self.parameters())
+        buffers = self.named_buffers().items()
+        self.load_buffers({name: to_device(b, device) for name, b in buffers if b.dtype.kind == "f"})
+        return self
 
     def train(self, mode: bool = True) -> Self:
         """Switch this module and all below it to training behaviour, and return it."""

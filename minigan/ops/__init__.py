@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minigan.device import resolve
+from minigan.device import as_array
 from minigan.ops.bias_act import bias_act, leaky_relu, relu
 from minigan.ops.conv import conv2d, conv2d_transpose, conv2d_weight_grad
 from minigan.ops.dense import dense, matmul
@@ -35,7 +35,7 @@ from minigan.ops.elementwise import (
 from minigan.ops.loss import mean_loss
 from minigan.ops.norm import batch_norm
 from minigan.ops.reduce import broadcast_to, logsumexp, max, mean, min, softmax, sum, sum_to, var
-from minigan.ops.shape import concat, flatten_samples, getitem, pad, reshape, scatter_add, stack, transpose
+from minigan.ops.shape import concat, flatten_samples, getitem, pad, reshape, scatter_add, stack, to, transpose
 from minigan.tensor import Tensor
 
 __all__ = [
@@ -82,6 +82,7 @@ __all__ = [
     "sum",
     "sum_to",
     "tanh",
+    "to",
     "transpose",
     "var",
     "where",
@@ -89,17 +90,11 @@ __all__ = [
 
 
 def _compare(ufunc: Any) -> Any:
-    return lambda x, y: Tensor(np.asarray(ufunc(raw(x), raw(y))))
+    return lambda x, y: Tensor(as_array(ufunc(raw(x), raw(y))))
 
 
 def _axes(x: Tensor, *axes: Any) -> Tensor:
     return transpose(x, axes[0] if len(axes) == 1 and not isinstance(axes[0], int | np.integer) else axes or None)
-
-
-def _to(x: Tensor, device: str) -> Tensor:
-    """Return the Tensor on ``device``: itself where it is there already."""
-    resolve(device)
-    return x
 
 
 def _swapped(op: Any) -> Any:
@@ -137,7 +132,7 @@ for name, method in {
     "reshape": reshape,
     "transpose": _axes,
     "astype": astype,
-    "to": _to,
+    "to": to,
     "sum_to": sum_to,
 }.items():
     setattr(Tensor, name, method)

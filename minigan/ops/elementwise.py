@@ -12,13 +12,13 @@ import numpy as np
 
 from minigan import kernels
 from minigan.autodiff import primitive
-from minigan.device import xp
+from minigan.device import as_array, device_of, is_array, to_device, xp
 from minigan.tensor import FLOATS, Tensor
 
 
 def constant(array: Any) -> Tensor:
     """Return a Tensor without graph: a factor whose derivative is zero wherever it exists."""
-    return Tensor(np.asarray(array))
+    return Tensor(as_array(array))
 
 
 def require_float(x: Any) -> None:
@@ -240,7 +240,9 @@ _where.defvjp(
 
 def where(condition: Any, x: Any, y: Any) -> Tensor:
     """Return x where ``condition`` (a bool array or Tensor, a constant) holds, else y."""
-    condition = np.asarray(raw(condition))
+    condition = as_array(raw(condition))
     if condition.dtype != bool:
         raise TypeError(f"where: the condition must be bool, not {condition.dtype}")
+    if not condition.ndim:  # a single truth value goes with arrays of any device
+        condition = to_device(condition, next((device_of(raw(v)) for v in (x, y) if is_array(raw(v))), "cpu"))
     return _where(x, y, condition=condition)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigan.autodiff import primitive
-from minigan.device import xp
+from minigan.device import as_array, xp
 from minigan.ops.elementwise import constant, raw, square
 from minigan.ops.shape import reshape
 from minigan.tensor import Tensor
@@ -43,7 +43,7 @@ def _drop(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
 
 
 def _as_tensor(x: Any) -> Tensor:
-    return x if type(x) is Tensor else Tensor(np.asarray(x))
+    return x if type(x) is Tensor else Tensor(as_array(x))
 
 
 @primitive

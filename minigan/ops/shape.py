@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigan.autodiff import primitive
-from minigan.device import xp
+from minigan.device import device_of, is_array, resolve, to_device, xp
 from minigan.ops.elementwise import raw
 from minigan.tensor import Tensor
 
@@ -46,6 +46,20 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
 
 
 @primitive
+def _moved(x: Any, *, device: str) -> Any:
+    return to_device(x, device)
+
+
+_moved.defvjp(lambda g, y, x, *, device: _moved(g, device=device_of(x.data)))
+
+
+def to(x: Any, device: str) -> Tensor:
+    """Return x on ``device``: itself where it is there already; its gradient goes back to where x is."""
+    device = resolve(device)
+    return x if isinstance(x, Tensor) and device_of(x.data) == device else _moved(x, device=device)
+
+
+@primitive
 def _getitem(x: Any, *, index: Any) -> Any:
     return x[index]
 
@@ -57,7 +71,7 @@ _getitem.defvjp(lambda g, y, x, *, index: scatter_add(g, index, x.shape))
 def _scatter_add(x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
     out = xp(x).zeros(shape, x.dtype)
     if _has_arrays(index):
-        np.add.at(out, index, x)
+        _add_at(out, index, x)
     else:
         out[index] = x
     return out
@@ -66,9 +80,26 @@ def _scatter_add(x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
 _scatter_add.defvjp(lambda g, y, x, *, index, shape: _getitem(g, index=index))
 
 
+def _add_at(out: Any, index: Any, x: Any) -> None:
+    """Add x to out at places that may repeat, in the order of x."""
+    if isinstance(out, np.ndarray):
+        np.add.at(out, index, x)
+        return
+    m = xp(out)  # a device would add repeated places in any order: each round adds to places that do not repeat
+    places = m.arange(out.size).reshape(out.shape)[index].reshape(-1)
+    values = m.broadcast_to(x, m.arange(out.size).reshape(out.shape)[index].shape).reshape(-1)
+    order = m.argsort(places)
+    places, values = places[order], values[order]
+    flat = out.reshape(-1)
+    while places.size:
+        first = m.concatenate([m.ones(1, bool), places[1:] != places[:-1]])
+        flat[places[first]] = flat[places[first]] + values[first]
+        places, values = places[~first], values[~first]
+
+
 def _has_arrays(index: Any) -> bool:
     parts = index if isinstance(index, tuple) else (index,)
-    return any(isinstance(part, np.ndarray | list) for part in parts)
+    return any(is_array(part) or isinstance(part, list) for part in parts)
 
 
 def _plain_index(index: Any) -> Any:
@@ -77,11 +108,9 @@ def _plain_index(index: Any) -> Any:
         return tuple(_plain_index(list(part) if isinstance(part, tuple) else part) for part in index)
     if isinstance(index, list) and not index:
         return np.empty(0, np.intp)
-    return (
-        np.array(index.data if isinstance(index, Tensor) else index)
-        if isinstance(index, Tensor | list | np.ndarray)
-        else index
-    )
+    if isinstance(index, Tensor):
+        return index.data.copy()
+    return index.copy() if is_array(index) else np.array(index) if isinstance(index, list) else index
 
 
 def getitem(x: Any, index: Any) -> Tensor:

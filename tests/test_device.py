@@ -1,0 +1,164 @@
+"""Tensors, networks and training on a device: the emulated one, whose kernels are those of a GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minigan as mg
+from minigan import device, nn, optim
+from minigan.gan import Alternating, Config, Game, Trainer, penalties
+from minigan.gan.models import MODELS
+from minigan.kernels import cuda, emulator
+from minigan.random import Generator
+
+if emulator.missing_compiler():
+    pytest.skip(emulator.missing_compiler(), allow_module_level=True)
+
+EMULATED = "cuda-emulated"
+
+
+def test_a_tensor_moves_where_it_is_sent_and_its_gradient_comes_back():
+    x = mg.tensor([[1.0, -2.0], [3.0, 0.5]], requires_grad=True)
+    y = x.to(EMULATED)
+    assert (x.device, y.device) == ("cpu", EMULATED)
+    assert y.to(EMULATED) is y
+    loss = mg.ops.sum(mg.ops.square(y @ y))
+    assert loss.device == EMULATED
+    gradient = mg.grad(loss, x)
+    assert gradient.device == "cpu"
+    np.testing.assert_allclose(gradient.data, mg.grad(mg.ops.sum(mg.ops.square(x @ x)), x).data, rtol=1e-6)
+    np.testing.assert_array_equal(np.array(y.to("cpu").detach()), x.data)
+    assert "device='cuda-emulated'" in repr(y)
+    assert mg.tensor([1, 2], device=EMULATED).device == EMULATED
+
+
+def test_devices_do_not_mix_by_themselves():
+    x, y = mg.tensor([1.0, 2.0]), mg.tensor([1.0, 2.0], device=EMULATED)
+    for mix in (lambda: x + y, lambda: y * x, lambda: mg.ops.concat([x, y]), lambda: mg.ops.maximum(y, x)):
+        with pytest.raises(TypeError, match="Unsupported type"):
+            mix()
+
+
+def test_why_a_device_cannot_be_used_is_one_sentence():
+    assert device.why_not("cpu") is None
+    assert device.why_not(EMULATED) is None
+    reason = device.why_not("cuda")
+    if reason is None:
+        assert device.resolve("auto") == "cuda"
+        return
+    assert "\n" not in reason
+    assert device.resolve("auto") == "cpu"
+    with pytest.raises(ValueError, match=r"device 'cuda': "):
+        mg.tensor(1.0, device="cuda")
+
+
+class Broken:
+    """CuPy on a machine where something is amiss."""
+
+    __version__ = "14.2.0"
+
+    class CUDARuntimeError(RuntimeError):
+        def __init__(self, status):
+            super().__init__(f"error {status}")
+            self.status = status
+
+    def __init__(self, status, driver):
+        self.status, self.driver = status, driver
+        self.cuda = self
+        self.runtime = self
+
+    def getDeviceCount(self):  # noqa: N802
+        if self.status:
+            raise self.CUDARuntimeError(self.status)
+        return 0
+
+    def driverGetVersion(self):  # noqa: N802
+        return self.driver
+
+    def runtimeGetVersion(self):  # noqa: N802
+        return 13000
+
+
+@pytest.mark.parametrize(
+    ("status", "driver", "words"),
+    [
+        (35, 0, "there is no NVIDIA driver on this machine"),
+        (35, 12040, "CuPy is built for CUDA 13.0 but the driver knows CUDA 12.4: update it, or install cupy-cuda12x"),
+        (100, 13000, "no GPU that can be seen: look at CUDA_VISIBLE_DEVICES"),
+        (999, 13000, "error 999"),
+        (0, 13000, "finds no GPU"),
+    ],
+)
+def test_a_gpu_that_does_not_work_is_explained(monkeypatch, status, driver, words):
+    monkeypatch.setattr(cuda, "load", lambda name: Broken(status, driver))
+    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: object())
+    assert words in cuda.reason_against.__wrapped__("cuda")
+
+
+def test_random_numbers_are_the_same_bits_on_every_device():
+    for dtype in (np.float32, np.float64):
+        host, there = (Generator(5, device=name).uniform((3, 7), dtype=dtype) for name in ("cpu", EMULATED))
+        assert there.device == EMULATED
+        assert host.numpy().tobytes() == there.numpy().tobytes()
+    assert np.array_equal(Generator(5).permutation(9), Generator(5, device=EMULATED).permutation(9))
+
+
+def networks(kind):
+    if kind == "dcgan":
+        return MODELS["dcgan"]((8, 8, 1), 4, 4, True)
+    generator = nn.Sequential(
+        nn.Dense(4, 6), nn.BatchNorm(6), nn.ReLU(), nn.Dense(6, 64), nn.Tanh(), nn.Reshape(8, 8, 1)
+    )
+    return generator, nn.Sequential(
+        nn.Flatten(), nn.Dense(64, 6), nn.LeakyReLU(), nn.Dropout(0.3, seed=1), nn.Dense(6, 1)
+    )
+
+
+@pytest.mark.parametrize("optimizer", [optim.SGD, optim.RMSProp, optim.Adam])
+@pytest.mark.parametrize(("kind", "penalty"), [("dcgan", "r1"), ("dense", "wgan-gp")])
+def test_a_training_step_agrees_with_the_cpu_parameter_by_parameter(kind, penalty, optimizer):
+    found = []
+    for where in ("cpu", EMULATED):
+        start = Generator(3, stream="init")
+        g, d = (nn.initialise(network, "lecun", start).to(where) for network in networks(kind))
+        noise = Generator(7, stream="penalty", device=where)
+        game = Game(g, d, penalties=((penalties.PENALTIES[penalty], 0.5),), noise=noise)
+        # a large ε: where a gradient is nearly 0, its last bit decides the sign of an adaptive step
+        settings = {} if optimizer is optim.SGD else {"eps": 1e-2}
+        players = (
+            optimizer(d.parameters(), 1e-2, ema_decay=0.5, **settings),
+            optimizer(g.parameters(), 1e-2, **settings),
+        )
+        real = Generator(0, stream="data").normal((3, 8, 8, 1)).to(where)
+        z = Generator(1, stream="latent-D").normal((3, 4)).to(where)
+        step = Alternating(game, *players).step(lambda real=real: real, lambda z=z: z, lambda z=z: z)
+        arrays = [p.numpy() for p in (*d.parameters(), *g.parameters(), *players[0].average())]
+        arrays += [device.to_numpy(b) for network in (g, d) for b in network.named_buffers().values()]
+        found.append([*arrays, *(x.numpy() for x in (*step.discriminator, *step.generator) if x is not None)])
+        assert all(p.device == where for p in (*d.parameters(), *g.parameters()))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+
+
+def small(where):
+    return Config(device=where, model="mlp", data="ring", width=4, latent=2, batch_size=4, steps=3)
+
+
+def test_a_run_goes_on_bitwise_on_a_device_and_can_change_it():
+    whole, cut = Trainer(small(EMULATED)), Trainer(small(EMULATED))
+    for _ in range(2):
+        whole.step()
+        cut.step()
+    resumed = Trainer(small(EMULATED))
+    resumed.load_state(cut.state())
+    whole.step()
+    resumed.step()
+    a, b = whole.state(), resumed.state()
+    assert {name: x.tobytes() for name, x in a.items()} == {name: x.tobytes() for name, x in b.items()}
+    assert all(type(x) is np.ndarray for x in a.values())
+    elsewhere = Trainer(small("cpu"))
+    elsewhere.load_state(cut.state())
+    found = elsewhere.step()
+    assert np.isfinite(list(elsewhere.metrics(found).values())).all()
+    np.testing.assert_allclose(elsewhere.sample(5), resumed.sample(5), rtol=1e-2, atol=1e-3)
