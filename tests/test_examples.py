@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from minigan.kernels import emulator
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -44,6 +46,23 @@ def test_03_train_digits(tmp_path, capsys):
     with Image.open(tmp_path / "digits.png") as picture:
         assert picture.size == (420, 420)
     assert "share of each digit" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(emulator.missing_compiler() is not None, reason=str(emulator.missing_compiler()))
+def test_06_write_a_kernel(capsys):
+    reports = load("06_write_a_kernel").main()
+    words = (
+        "race in shared memory",
+        "race in shared memory",
+        "no thread has written",
+        "entry 192 of x",
+        "race between blocks",
+    )
+    for report, expected in zip(reports.values(), (*words, "wrap it"), strict=True):
+        assert expected in report
+    printed = capsys.readouterr().out
+    assert printed.count("off by at most") == 3
+    assert all(float(number) < 1e-6 for number in re.findall(r"at most (\S+)", printed))
 
 
 def test_the_readme_runs(capsys):
