@@ -13,7 +13,7 @@ from minigan.kernels.dispatch import Kernel, active, registry, use
 from minigan.kernels.losses import LOSSES, mean_loss
 from minigan.kernels.matmul import dense, matmul
 from minigan.kernels.optimisers import adam_, rmsprop_, sgd_, squared_norm
-from minigan.kernels.philox import philox_bits_, philox_normal_, philox_uniform_
+from minigan.kernels.philox import count_up, philox_bits_, philox_normal_, philox_uniform_
 from minigan.kernels.winograd import weights_stay
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "conv2d_output_shape",
     "conv2d_transpose",
     "conv2d_weight_grad",
+    "count_up",
     "dense",
     "matmul",
     "mean_loss",

@@ -57,7 +57,7 @@ def reason_against(device: str) -> str | None:
     if device == "cuda-emulated":
         return load(device).missing_compiler()
     if importlib.util.find_spec("cupy") is None:
-        return "CuPy is not installed: pip install 'minigan[cuda13]' (or 'minigan[cuda12]' for an older driver)"
+        return "CuPy is not installed: pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]' for an older driver)"
     try:
         cupy = load(device)
     except ImportError as error:

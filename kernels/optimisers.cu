@@ -6,6 +6,8 @@
 
 #include "common.cuh"
 
+typedef unsigned long long Word;
+
 template <class T>
 __device__ __forceinline__ void average(T* ema, Size i, T p, bool with_ema, double decay) {
     if (with_ema) ema[i] += T(1 - decay) * (p - ema[i]);
@@ -40,7 +42,7 @@ __global__ void rmsprop(T* __restrict__ p, const T* __restrict__ g, T* __restric
 // Launch shape: any grid of one dimension.
 template <class T>
 __global__ void adam(T* __restrict__ p, const T* __restrict__ g, T* __restrict__ m, T* __restrict__ v,
-                     T* __restrict__ ema, Size n, const double* __restrict__ lr, const Size* __restrict__ step,
+                     T* __restrict__ ema, Size n, const double* __restrict__ lr, const Word* __restrict__ step,
                      double beta1, double beta2, double eps, double decay, bool with_ema) {
     T rate = T(lr[0] / (1 - pow(beta1, (double)step[0]))), root = T(sqrt(1 - pow(beta2, (double)step[0])));
     FOR_EACH(i, n) {

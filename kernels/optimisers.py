@@ -227,7 +227,7 @@ def _adam_cuda(
     decay: float,
 ) -> None:
     xp = cuda.module_of(p)
-    rate, number = on_device(xp, lr, np.float64), on_device(xp, step, np.int64)
+    rate, number = on_device(xp, lr, np.float64), on_device(xp, step, np.uint64)
     ema, with_ema = _array_or(p, ema)
     _cu.launch("adam", p, g, m, v, ema, p.size, rate, number, beta1, beta2, eps, decay, with_ema, work=p.size)
 

@@ -73,3 +73,7 @@ __global__ void philox_normal(T* __restrict__ out, const Word* __restrict__ coun
         }
     }
 }
+
+// Count a draw, or a step: counter[at] += 1. Launch shape: one thread. A captured training step goes on by it, where the
+// host would have counted.
+__global__ void count_up(Word* counter, Size at) { counter[at]++; }

@@ -188,3 +188,8 @@ def _philox_uniform_cuda(out: Any, *, seed: int, stream: int, step: Any) -> None
 @philox_normal_.cuda
 def _philox_normal_cuda(out: Any, *, seed: int, stream: int, step: Any) -> None:
     _draw("philox_normal", out, 16 // out.itemsize, seed, stream, step)
+
+
+def count_up(counters: Any, at: int) -> None:
+    """Add 1 to an entry of uint64 counters in device memory, when the stream gets there."""
+    _cu.launch("count_up", counters, at, grid=(1,), block=(1,))

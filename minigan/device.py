@@ -42,6 +42,11 @@ def as_array(x: Any) -> Any:
     return x if is_array(x) else np.asarray(x)
 
 
+def may_look(array: Any) -> bool:
+    """Return whether the host may read values now: not of a device whose stream captures a graph."""
+    return isinstance(array, np.ndarray) or not xp(array).cuda.get_current_stream().is_capturing()
+
+
 def why_not(device: str) -> str | None:
     """Return in a sentence why a device cannot be used, None where it can."""
     return None if device == "cpu" else cuda.reason_against(device)

@@ -10,7 +10,7 @@ import numpy as np
 
 from minigan import kernels
 from minigan.autodiff import renew
-from minigan.device import as_array, device_of, to_device, to_numpy
+from minigan.device import as_array, device_of, may_look, to_device, to_numpy
 from minigan.flat import flatten_, views
 from minigan.tensor import Tensor
 
@@ -32,6 +32,8 @@ class Optimizer:
         self.lr = lr
         self.ema_decay = ema_decay
         self.steps = 0
+        self.clock: Any = None
+        self.rate: Any = None
         self.buffer = flatten_(self.parameters)
         self._views = [p.data for p in self.parameters]
         self.gradient = np.zeros_like(self.buffer)
@@ -64,14 +66,22 @@ class Optimizer:
                 raise ValueError(f"step: gradient {i} has shape {g.shape}, its parameter {p.shape}")
         for into, g in zip(self._gradients, arrays, strict=True):
             into[...] = g
-        if not math.isfinite(self.gradient_norm()):
+        if may_look(self.gradient) and not math.isfinite(self.gradient_norm()):
             raise FloatingPointError("the gradient is not finite")
         self.steps += 1
+        if self.clock is not None:
+            kernels.count_up(self.clock, 0)
         self._step_()
         renew(self.parameters)
 
     def _step_(self) -> None:
         raise NotImplementedError
+
+    def keep_clock_there(self, there: bool) -> None:
+        """Keep the number of the step and the learning rate in device memory (or no more), for a captured graph."""
+        where = device_of(self.buffer)
+        self.clock = to_device(np.array([self.steps], np.uint64), where) if there else None
+        self.rate = to_device(np.array([self.lr], np.float64), where) if there else None
 
     def gradient_norm(self) -> float:
         """Return the Euclidean norm of the whole gradient of the last step."""
@@ -124,7 +134,7 @@ class SGD(Optimizer):
             self.gradient,
             self.velocity,
             self.ema,
-            lr=self.lr,
+            lr=self.lr if self.rate is None else self.rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             decay=self.ema_decay,
@@ -150,7 +160,7 @@ class RMSProp(Optimizer):
             self.gradient,
             self.square,
             self.ema,
-            lr=self.lr,
+            lr=self.lr if self.rate is None else self.rate,
             alpha=self.alpha,
             eps=self.eps,
             decay=self.ema_decay,
@@ -184,10 +194,10 @@ class Adam(Optimizer):
             self.first,
             self.second,
             self.ema,
-            lr=self.lr,
+            lr=self.lr if self.rate is None else self.rate,
             beta1=self.betas[0],
             beta2=self.betas[1],
             eps=self.eps,
-            step=self.steps,
+            step=self.steps if self.clock is None else self.clock,
             decay=self.ema_decay,
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigan import kernels
-from minigan.device import module, resolve
+from minigan.device import module, resolve, to_device
 from minigan.kernels.philox import check_counters
 from minigan.recorder import perform
 from minigan.tensor import FLOATS, Tensor
@@ -40,6 +40,7 @@ class Generator:
         self.seed = int(seed)
         self.stream = stream
         self.step = int(step)
+        self.counters: Any = None
         check_counters(**self._counters())
 
     def _counters(self) -> dict[str, int]:
@@ -56,9 +57,18 @@ class Generator:
 
     def _draw(self, fill: Any, shape: int | tuple[int, ...], dtype: Any) -> Any:
         out = module(self.device).empty(shape, dtype)
-        fill(out, **self._counters())
+        if self.counters is None:
+            fill(out, **self._counters())
+        else:
+            fill(out, **{**self._counters(), "step": self.counters})
+            kernels.count_up(self.counters, 2)
         self.step += 1
         return out
+
+    def keep_counters_there(self, there: bool) -> None:
+        """Keep the counters in device memory (or no more): what a captured graph draws then goes on in every replay."""
+        numbers = np.array([self.seed, STREAMS[self.stream], self.step], np.uint64)
+        self.counters = to_device(numbers, self.device) if there else None
 
     def uniform(self, shape: int | tuple[int, ...] = (), *, dtype: Any = np.float32) -> Tensor:
         """Return numbers in [0, 1): 24 random bits each for float32, 53 for float64."""

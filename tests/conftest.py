@@ -30,6 +30,9 @@ EMULATED = tuple(f"cuda-emulated, {order}" for order in emulator.ORDERS)
 def running_on(backend):
     """Run a with block on a backend; yield the device that its arrays belong on."""
     device, _, order = backend.partition(", ")
+    if device == "cuda":
+        yield device
+        return
     if device in CPU_BACKENDS:
         with kernels.use(device):
             yield "cpu"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import minigan as mg
 from minigan import device, nn, optim
-from minigan.gan import Alternating, Config, Game, Trainer, penalties
+from minigan.gan import Alternating, Config, Diverged, Game, Trainer, penalties
+from minigan.gan.captured import CapturedStep
 from minigan.gan.models import MODELS
 from minigan.kernels import cuda, emulator
 from minigan.random import Generator
@@ -162,3 +165,65 @@ def test_a_run_goes_on_bitwise_on_a_device_and_can_change_it():
     found = elsewhere.step()
     assert np.isfinite(list(elsewhere.metrics(found).values())).all()
     np.testing.assert_allclose(elsewhere.sample(5), resumed.sample(5), rtol=1e-2, atol=1e-3)
+
+
+def run(settings, steps, captured):
+    """The state after some steps, and the trainer."""
+    trainer = Trainer(settings)
+    if not captured:
+        trainer._captured.reason = "for comparison"
+    for _ in range(steps):
+        found = trainer.step()
+    assert (trainer._captured._graph is not None) == captured
+    metrics = trainer.metrics(found)
+    return {name: x.tobytes() for name, x in trainer.state().items()}, metrics, trainer
+
+
+@pytest.mark.parametrize("penalty", ["none", "r1", "wgan-gp"])
+def test_a_captured_step_is_the_eager_step_bit_by_bit(penalty):
+    settings = replace(small(EMULATED), penalty=penalty, d_steps=2, ema=0.9)
+    eager, captured = run(settings, 9, False), run(settings, 9, True)
+    assert eager[:2] == captured[:2]
+
+
+def test_a_captured_step_moves_the_running_statistics_of_batch_norm():
+    settings = Config(device=EMULATED, width=2, latent=2, batch_size=3, penalty="r1")
+    eager, captured = run(settings, 5, False), run(settings, 5, True)
+    assert eager[:2] == captured[:2]
+    assert any("running_mean" in name for name in captured[0])
+
+
+def test_a_captured_run_is_resumed_bitwise():
+    whole = run(small(EMULATED), 8, True)[0]
+    cut = run(small(EMULATED), 5, True)[2]
+    resumed = Trainer(small(EMULATED))
+    resumed.load_state(cut.state())
+    for _ in range(3):
+        resumed.step()
+    assert {name: x.tobytes() for name, x in resumed.state().items()} == whole
+    cut.load_state(cut.state())
+    for _ in range(3):
+        cut.step()
+    assert {name: x.tobytes() for name, x in cut.state().items()} == whole
+
+
+def test_a_captured_step_finds_what_is_not_finite_when_it_is_looked_at():
+    trainer = Trainer(small(EMULATED))
+    for _ in range(4):
+        trainer.step()
+    trainer.generator.parameters()[0].data[0, 0] = np.nan
+    found = trainer.step()
+    with pytest.raises(Diverged, match=r"step 5: loss_d, .*not finite, in this step or in one since the last look"):
+        trainer.metrics(found)
+
+
+def test_what_cannot_be_captured_says_why():
+    g, d = (network.to(EMULATED) for network in networks("dense"))
+    players = optim.SGD(d.parameters(), 0.1), optim.SGD(g.parameters(), 0.1)
+    noise = {name: Generator(0, stream=name, device=EMULATED) for name in ("latent-D", "latent-G")}
+    samples = Generator(0).normal((6, 8, 8, 1)).to(EMULATED).data
+    captured = CapturedStep(Alternating(Game(g, d), *players), samples, noise, (3, 4))
+    assert captured.reason == "the counters of dropout are on the host"
+    for _ in range(4):
+        captured.step(np.arange(3)[None])
+    assert captured._graph is None

@@ -15,6 +15,7 @@ end in an :class:`EmulationError` that names the thread and the line. Kernels ar
 | `cuda.hpp` | the words of CUDA C for g++ |
 """
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,7 +43,16 @@ from minigan.kernels.emulator.module import ORDERS, RawKernel, RawModule, missin
 
 __version__ = "emulated"
 
+
+class MemoryPool:
+    """Memory of one's own: all memory is, here."""
+
+    malloc = None
+
+
 cuda = SimpleNamespace(
+    MemoryPool=MemoryPool,
+    using_allocator=lambda allocator: nullcontext(),
     Stream=_stream.Stream,
     Event=_stream.Event,
     Graph=_stream.Graph,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigan.autodiff import copy, grad
-from minigan.device import as_array
+from minigan.device import as_array, may_look
 from minigan.gan.objectives import NON_SATURATING, Objective
 from minigan.gan.penalties import Penalty
 from minigan.gradmode import no_grad
@@ -76,7 +76,7 @@ class Game:
         """Return ∇_{θ_D} L_D, one Tensor a parameter, and the losses without their graph."""
         with weights_stay():
             found = self.discriminator_loss(real, fake)
-            if not np.isfinite(found.loss.data):
+            if may_look(found.loss.data) and not np.isfinite(found.loss.data):
                 made = "" if np.isfinite(fake.data).all() else "G made samples that are not finite; "
                 raise Diverged(f"the loss of D is not finite: {made}{first_bad(found.loss)}")
             return grad(found.loss, self.discriminator.parameters()), found.detach()
@@ -85,7 +85,7 @@ class Game:
         """Return ∇_{θ_G} L_G, one Tensor a parameter, and the losses without their graph."""
         with weights_stay():
             found = self.generator_loss(z, real)
-            if not np.isfinite(found.loss.data):
+            if may_look(found.loss.data) and not np.isfinite(found.loss.data):
                 raise Diverged(f"the loss of G is not finite: {first_bad(found.loss)}")
             return grad(found.loss, self.generator.parameters()), found.detach()
 

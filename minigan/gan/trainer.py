@@ -9,6 +9,7 @@ import numpy as np
 from minigan.autodiff import renew
 from minigan.data import Dataset, batch_indices, load
 from minigan.device import device_of, resolve, to_device, to_numpy
+from minigan.gan.captured import CapturedStep
 from minigan.gan.config import Config
 from minigan.gan.dynamics import Alternating, Step
 from minigan.gan.game import Diverged, Game
@@ -52,39 +53,46 @@ class Trainer:
             self.generator, self.discriminator, OBJECTIVES[config.objective], penalties, self.noise["penalty"]
         )
         self.dynamics = Alternating(self.game, self.discriminator_optimizer, self.generator_optimizer, k=config.d_steps)
+        self._captured = self._capture()
         self.steps = 0
 
     # --- training -----------------------------------------------------------------------------------------------------
 
     def step(self) -> Step:
-        """Train one step; :class:`Diverged` where a number is not finite, before any player moves by it."""
+        """Train one step; :class:`Diverged` where a number is not finite, before any player moves by it.
+
+        A captured step (on cuda) does not stop to look: there :meth:`metrics` finds out.
+        """
+        first = self.steps * self.config.d_steps
+        numbers = range(first, first + self.config.d_steps)
+        size, seed = self.config.batch_size, self.config.seed
+        rows = np.stack([batch_indices(len(self.samples), size, seed, number) for number in numbers])
         try:
-            found = self.dynamics.step(
-                self._batches(),
-                lambda: self._latent(self.noise["latent-D"]),
-                lambda: self._latent(self.noise["latent-G"]),
-            )
+            found = self._captured.step(rows) if self._captured else self._on_host(rows)
         except FloatingPointError as error:
             raise Diverged(f"step {self.steps + 1}: {error}") from None
         self.steps += 1
         return found
+
+    def _on_host(self, rows: np.ndarray) -> Step:
+        batches = iter(rows)
+        return self.dynamics.step(
+            lambda: Tensor(self.samples[next(batches)]),
+            lambda: self._latent(self.noise["latent-D"]),
+            lambda: self._latent(self.noise["latent-G"]),
+        )
+
+    def _capture(self) -> CapturedStep | None:
+        """Return what captures the step on a device, which begins anew."""
+        if self.device == "cpu":
+            return None
+        return CapturedStep(self.dynamics, self.samples, self.noise, (self.config.batch_size, self.config.latent))
 
     def require_finite(self) -> None:
         """Raise :class:`Diverged` if a parameter, a moment or an average is not finite: nothing to keep."""
         for name, array in self.state().items():
             if not np.isfinite(array).all():
                 raise Diverged(f"step {self.steps}: {name} is not finite")
-
-    def _batches(self) -> Any:
-        first = self.steps * self.config.d_steps
-        numbers = iter(range(first, first + self.config.d_steps))
-        size = self.config.batch_size
-
-        def next_real() -> Tensor:
-            rows = batch_indices(len(self.samples), size, self.config.seed, next(numbers))
-            return Tensor(self.samples[rows])
-
-        return next_real
 
     def _latent(self, generator: Generator) -> Tensor:
         return generator.normal((self.config.batch_size, self.config.latent))
@@ -94,7 +102,7 @@ class Trainer:
         d, g = step.discriminator, step.generator
         assert d.real_logits is not None
         accuracy = self.game.objective.accuracy(d.real_logits.data, d.fake_logits.data)
-        return {
+        row = {
             "step": self.steps,
             "loss_d": d.loss.item() - (d.penalty.item() if d.penalty is not None else 0.0),
             "loss_g": g.loss.item(),
@@ -104,6 +112,12 @@ class Trainer:
             "grad_norm_d": self.discriminator_optimizer.gradient_norm(),
             "grad_norm_g": self.generator_optimizer.gradient_norm(),
         }
+        odd = [name for name, value in row.items() if not np.isfinite(value)]
+        if self._captured and odd:
+            raise Diverged(
+                f"step {self.steps}: {', '.join(odd)} not finite, in this step or in one since the last look"
+            )
+        return row
 
     # --- samples ------------------------------------------------------------------------------------------------------
 
@@ -179,3 +193,8 @@ class Trainer:
         for name, noise in self.noise.items():
             noise.step = int(state[f"noise/{name}"])
         self.steps = int(state["steps"])
+        for optimizer in self._optimizers().values():
+            optimizer.keep_clock_there(False)
+        for noise in self.noise.values():
+            noise.keep_counters_there(False)
+        self._captured = self._capture()
