@@ -227,3 +227,27 @@ def test_what_cannot_be_captured_says_why():
     for _ in range(4):
         captured.step(np.arange(3)[None])
     assert captured._graph is None
+
+
+def test_a_step_that_looks_at_values_is_done_without_a_graph():
+    def nosy(discriminator, real, fake, logits, weight, noise):
+        return logits.sum() * (1e-3 * float(logits.data[0, 0]))
+
+    look = penalties.Penalty("nosy", "", "", False, nosy)
+    results = []
+    for captured in (False, True):
+        trainer = Trainer(small(EMULATED))
+        trainer.game.penalties = ((look, 1.0),)
+        if not captured:
+            trainer._captured.reason = "for comparison"
+        for number in range(5):
+            if captured and number == 2:
+                with pytest.warns(
+                    RuntimeWarning, match="the training step is not captured: CUDARuntimeError: .*reading"
+                ):
+                    trainer.step()
+            else:
+                trainer.step()
+        assert trainer._captured._graph is None
+        results.append({name: x.tobytes() for name, x in trainer.state().items()})
+    assert results[0] == results[1]

@@ -8,6 +8,7 @@ number that is not finite is found when metrics are next read.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,8 @@ class CapturedStep:
             self._eager_steps += 1
             return self._run(self._module.asarray(rows))
         self._capture(rows)
+        if self.reason is not None:
+            warnings.warn(f"the training step is not captured: {self.reason}", RuntimeWarning, stacklevel=2)
         return self.step(rows)
 
     def _optimizers(self) -> tuple[Any, Any]:
@@ -76,32 +79,41 @@ class CapturedStep:
         )
 
     def _capture(self, rows: np.ndarray) -> None:
-        """Note a step without doing it; the host's counters stay where they are."""
+        """Note a step without doing it; what the host counts stays where it is. On failure there is a reason."""
         cuda = self._module.cuda
         networks = self.dynamics.game.generator, self.dynamics.game.discriminator
-        before = [network.named_buffers() for network in networks]
+        buffers = [network.named_buffers() for network in networks]
         counts = {name: generator.step for name, generator in self.noise.items()}
         steps = [optimizer.steps for optimizer in self._optimizers()]
-        for thing in self.noise.values():
-            thing.keep_counters_there(True)
-        for optimizer in self._optimizers():
-            optimizer.keep_clock_there(True)
+        self._keep_there(True)
         self._rows = self._module.asarray(rows)
         self._pool, self._stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)  # the graph's own, while it lives
-        with cuda.using_allocator(self._pool.malloc), self._stream:
-            self._stream.begin_capture()
-            try:
-                self._found = self._run(self._rows)
-                for network, buffers in zip(networks, before, strict=True):  # they are replaced: write them back
-                    for name, after in network.named_buffers().items():
-                        if after is not buffers[name]:
-                            buffers[name][...] = after
-            finally:
-                self._graph = self._stream.end_capture()
-        for network, buffers in zip(networks, before, strict=True):
-            network.load_buffers(buffers)
+        graph = None
+        try:
+            with cuda.using_allocator(self._pool.malloc), self._stream:
+                self._stream.begin_capture()
+                try:
+                    self._found = self._run(self._rows)
+                    for network, before in zip(networks, buffers, strict=True):  # replaced ones are written back
+                        for name, after in network.named_buffers().items():
+                            if after is not before[name]:
+                                before[name][...] = after
+                finally:
+                    graph = self._stream.end_capture()
+            self._graph = graph
+        except Exception as error:  # whatever cannot be captured can be done without
+            self.reason = f"{type(error).__name__}: {error}"
+            self._keep_there(False)
+        for network, before in zip(networks, buffers, strict=True):
+            network.load_buffers(before)
         self._draws = {name: generator.step - counts[name] for name, generator in self.noise.items()}
         for name, generator in self.noise.items():
             generator.step = counts[name]
         for optimizer, count in zip(self._optimizers(), steps, strict=True):
             optimizer.steps = count
+
+    def _keep_there(self, there: bool) -> None:
+        for generator in self.noise.values():
+            generator.keep_counters_there(there)
+        for optimizer in self._optimizers():
+            optimizer.keep_clock_there(there)
