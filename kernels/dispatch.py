@@ -44,14 +44,9 @@ class Kernel:
     def __call__(self, array: Any, *args: Any, **settings: Any) -> Any:
         """Run the implementation for the array's device and the backend in use."""
         backend = _cpu_backend.get() if type(array) is np.ndarray else "cuda"
-        try:
-            implementation = self.implementations[backend]
-        except KeyError:
-            raise TypeError(
-                f"kernel {self.__name__} takes a NumPy array here, not {type(array).__name__}: "
-                f"it has no {backend} version, only {', '.join(self.implementations)}"
-            ) from None
-        return implementation(array, *args, **settings)
+        if backend == "cuda" and not hasattr(array, "get"):
+            raise TypeError(f"kernel {self.__name__} takes an array of NumPy or CuPy, not {type(array).__name__}")
+        return self.implementations[backend](array, *args, **settings)
 
     def __repr__(self) -> str:
         return f"<kernel {self.__name__}: {', '.join(self.implementations)}>"

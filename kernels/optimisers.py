@@ -196,7 +196,9 @@ def _array_or(p: Any, array: Any) -> tuple[Any, bool]:
 
 
 @sgd_.cuda
-def _sgd_cuda(p: Any, g: Any, u: Any, ema: Any, *, lr: Any, momentum: float, weight_decay: float, decay: float) -> None:
+def _sgd_cuda(
+    p: Any, g: Any, u: Any, ema: Any, *, lr: float, momentum: float, weight_decay: float, decay: float
+) -> None:
     rate = on_device(cuda.module_of(p), lr, np.float64)
     (u, with_u), (ema, with_ema) = _array_or(p, u), _array_or(p, ema)
     _cu.launch(
@@ -205,7 +207,7 @@ def _sgd_cuda(p: Any, g: Any, u: Any, ema: Any, *, lr: Any, momentum: float, wei
 
 
 @rmsprop_.cuda
-def _rmsprop_cuda(p: Any, g: Any, v: Any, ema: Any, *, lr: Any, alpha: float, eps: float, decay: float) -> None:
+def _rmsprop_cuda(p: Any, g: Any, v: Any, ema: Any, *, lr: float, alpha: float, eps: float, decay: float) -> None:
     rate = on_device(cuda.module_of(p), lr, np.float64)
     ema, with_ema = _array_or(p, ema)
     _cu.launch("rmsprop", p, g, v, ema, p.size, rate, alpha, eps, decay, with_ema, work=p.size)
@@ -219,11 +221,11 @@ def _adam_cuda(
     v: Any,
     ema: Any,
     *,
-    lr: Any,
+    lr: float,
     beta1: float,
     beta2: float,
     eps: float,
-    step: Any,
+    step: int,
     decay: float,
 ) -> None:
     xp = cuda.module_of(p)

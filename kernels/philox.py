@@ -176,17 +176,17 @@ def _draw(kernel_name: str, out: Any, numbers: int, seed: int, stream: int, step
 
 
 @philox_bits_.cuda
-def _philox_bits_cuda(out: Any, *, seed: int, stream: int, step: Any) -> None:
+def _philox_bits_cuda(out: Any, *, seed: int, stream: int, step: int) -> None:
     _draw("philox_bits", out, 4, seed, stream, step)
 
 
 @philox_uniform_.cuda
-def _philox_uniform_cuda(out: Any, *, seed: int, stream: int, step: Any) -> None:
+def _philox_uniform_cuda(out: Any, *, seed: int, stream: int, step: int) -> None:
     _draw("philox_uniform", out, 16 // out.itemsize, seed, stream, step)
 
 
 @philox_normal_.cuda
-def _philox_normal_cuda(out: Any, *, seed: int, stream: int, step: Any) -> None:
+def _philox_normal_cuda(out: Any, *, seed: int, stream: int, step: int) -> None:
     _draw("philox_normal", out, 16 // out.itemsize, seed, stream, step)
 
 

@@ -16,6 +16,7 @@ from minigan.ops.bias_act import bias_act_grad, bias_act_sums
 from minigan.ops.elementwise import raw
 from minigan.ops.loss import loss_slope
 from minigan.ops.norm import batch_norm_grad, batch_norm_grad_vjp
+from minigan.ops.shape import move
 from minigan.references import (
     np_act,
     np_act_grad,
@@ -406,6 +407,8 @@ ROWS: tuple[Row, ...] = (
     Row("reshape", lambda x, shape: ops.reshape(x, shape), lambda x, shape: x.reshape(shape), _reshape_case,
         ("reshape",), linear=True),
     Row("transpose", ops.transpose, np.transpose, _transpose_case, ("transpose",), linear=True),
+    Row("to", lambda x: move(x, device=x.device), lambda x: x, lambda d: Case([d.real(*d.shape())]), ("move",),
+        linear=True),
     Row("getitem", ops.getitem, lambda x, index: x[index], _index_case, ("getitem",), linear=True),
     Row("scatter_add", ops.scatter_add, np_scatter, _scatter_case, ("scatter_add",), linear=True),
     Row("concat", lambda *xs, axis: ops.concat(xs, axis), lambda *xs, axis: np.concatenate(xs, axis), _several,

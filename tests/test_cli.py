@@ -375,7 +375,7 @@ def test_check_passes_and_fails_by_its_rows(monkeypatch):
     assert (code, out[-1], err) == (0, "2 of 2 ops have the right gradients", [])
     bad = optable.ROWS[1].name
 
-    def wrong(row, seed):
+    def wrong(row, seed, device):
         assert row.name != bad, "the gradient is off"
 
     monkeypatch.setattr(testing, "check_row", wrong)

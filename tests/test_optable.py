@@ -32,8 +32,8 @@ class HypothesisDraw(Draw):
         return self.data.draw(st.integers(low, high))
 
 
-def tensors(args):
-    return [Tensor(x) if is_array(x) and x.dtype.kind == "f" else x for x in args]
+def tensors(args, **keywords):
+    return [Tensor(x, **keywords) if is_array(x) and x.dtype.kind == "f" else x for x in args]
 
 
 def results(row, args, settings):

@@ -46,17 +46,18 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
 
 
 @primitive
-def _moved(x: Any, *, device: str) -> Any:
+def move(x: Any, *, device: str) -> Any:
+    """x on another device, or on its own."""
     return to_device(x, device)
 
 
-_moved.defvjp(lambda g, y, x, *, device: _moved(g, device=device_of(x.data)))
+move.defvjp(lambda g, y, x, *, device: move(g, device=device_of(x.data)))
 
 
 def to(x: Any, device: str) -> Tensor:
     """Return x on ``device``: itself where it is there already; its gradient goes back to where x is."""
     device = resolve(device)
-    return x if isinstance(x, Tensor) and device_of(x.data) == device else _moved(x, device=device)
+    return x if isinstance(x, Tensor) and device_of(x.data) == device else move(x, device=device)
 
 
 @primitive
