@@ -9,7 +9,7 @@ import pytest
 
 import minigan as mg
 from minigan import device, nn, optim
-from minigan.gan import Alternating, Config, Diverged, Game, Trainer, penalties
+from minigan.gan import Alternating, Config, Diverged, Game, TracedGame, Trainer, penalties
 from minigan.gan.captured import CapturedStep
 from minigan.gan.models import MODELS
 from minigan.kernels import cuda, emulator
@@ -142,6 +142,19 @@ def test_a_training_step_agrees_with_the_cpu_parameter_by_parameter(kind, penalt
         assert all(p.device == where for p in (*d.parameters(), *g.parameters()))
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+
+
+def test_a_traced_game_on_a_device_is_the_game_itself():
+    found = []
+    for kind in (Game, TracedGame):
+        g, d = (nn.initialise(n, "lecun", Generator(3, stream="init")).to(EMULATED) for n in networks("dcgan"))
+        players = optim.SGD(d.parameters(), 1e-2), optim.SGD(g.parameters(), 1e-2)
+        dynamics = Alternating(kind(g, d), *players)
+        real, z = Generator(0).normal((2, 8, 8, 1)).to(EMULATED), Generator(1).normal((2, 4)).to(EMULATED)
+        for _ in range(3):
+            dynamics.step(lambda real=real: real, lambda z=z: z, lambda z=z: z)
+        found.append([p.numpy().tobytes() for p in (*d.parameters(), *g.parameters())])
+    assert found[0] == found[1]
 
 
 def small(where):
