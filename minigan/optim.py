@@ -83,6 +83,11 @@ class Optimizer:
         self.clock = to_device(np.array([self.steps], np.uint64), where) if there else None
         self.rate = to_device(np.array([self.lr], np.float64), where) if there else None
 
+    @staticmethod
+    def _now(here: Any, there: Any) -> Any:
+        """Return a number of the host's, or the device memory that holds it for a captured graph."""
+        return here if there is None else there
+
     def gradient_norm(self) -> float:
         """Return the Euclidean norm of the whole gradient of the last step."""
         return math.sqrt(kernels.squared_norm(self.gradient))
@@ -134,7 +139,7 @@ class SGD(Optimizer):
             self.gradient,
             self.velocity,
             self.ema,
-            lr=self.lr if self.rate is None else self.rate,
+            lr=self._now(self.lr, self.rate),
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             decay=self.ema_decay,
@@ -160,7 +165,7 @@ class RMSProp(Optimizer):
             self.gradient,
             self.square,
             self.ema,
-            lr=self.lr if self.rate is None else self.rate,
+            lr=self._now(self.lr, self.rate),
             alpha=self.alpha,
             eps=self.eps,
             decay=self.ema_decay,
@@ -194,10 +199,10 @@ class Adam(Optimizer):
             self.first,
             self.second,
             self.ema,
-            lr=self.lr if self.rate is None else self.rate,
+            lr=self._now(self.lr, self.rate),
             beta1=self.betas[0],
             beta2=self.betas[1],
             eps=self.eps,
-            step=self.steps if self.clock is None else self.clock,
+            step=self._now(self.steps, self.clock),
             decay=self.ema_decay,
         )

@@ -235,7 +235,9 @@ def test_what_cannot_be_captured_says_why():
     players = optim.SGD(d.parameters(), 0.1), optim.SGD(g.parameters(), 0.1)
     noise = {name: Generator(0, stream=name, device=EMULATED) for name in ("latent-D", "latent-G")}
     samples = Generator(0).normal((6, 8, 8, 1)).to(EMULATED).data
-    captured = CapturedStep(Alternating(Game(g, d), *players), samples, noise, (3, 4))
+    dynamics = Alternating(Game(g, d), *players)
+    draw = [lambda name=name: noise[name].normal((3, 4)) for name in noise]
+    captured = CapturedStep(lambda rows: dynamics.step(lambda: mg.Tensor(samples[rows[0]]), *draw), dynamics, noise)
     assert captured.reason == "the counters of dropout are on the host"
     for _ in range(4):
         captured.step(np.arange(3)[None])

@@ -9,6 +9,7 @@ number that is not finite is found when metrics are next read.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,24 +18,21 @@ from minigan import device
 from minigan.gan.dynamics import Alternating, Step
 from minigan.nn import Dropout
 from minigan.random import Generator
-from minigan.tensor import Tensor
 
 WARM_UP = 2  # steps before the capture: kernels are compiled, and memory is found
 
 
 class CapturedStep:
-    """``step(rows)`` trains a step on the samples of those rows, as ``dynamics.step`` would; from the third on at once.
+    """``step(rows)`` trains as ``run(rows)`` does, from the third step on at once.
 
-    ``samples`` (n, ...) and the networks are on a CUDA device; ``noise`` are the generators of D's and G's latents and
-    of what penalties draw. ``reason`` says why nothing is captured, None where it is.
+    ``run`` takes the rows (k, batch) of D's minibatches, in device memory, moves both players of ``dynamics`` once and
+    draws from ``noise`` alone. ``reason`` says why nothing is captured, None where it is.
     """
 
-    def __init__(
-        self, dynamics: Alternating, samples: Any, noise: dict[str, Generator], latent: tuple[int, int]
-    ) -> None:
-        self.dynamics, self.samples, self.noise, self.latent = dynamics, samples, noise, latent
+    def __init__(self, run: Callable[[Any], Step], dynamics: Alternating, noise: dict[str, Generator]) -> None:
+        self.run, self.dynamics, self.noise = run, dynamics, noise
         self.reason = self._reason()
-        self._module = device.xp(samples)
+        self._module = device.xp(dynamics.discriminator_optimizer.buffer)
         self._eager_steps = 0
         self._graph: Any = None
         self._found: Step | None = None
@@ -49,7 +47,7 @@ class CapturedStep:
         return None
 
     def step(self, rows: np.ndarray) -> Step:
-        """Train one step; ``rows`` (k, batch) are D's minibatches."""
+        """Train one step on these rows (k, batch)."""
         if self._graph is not None:
             self._rows[...] = self._module.asarray(rows)
             self._graph.launch(self._stream)
@@ -61,7 +59,7 @@ class CapturedStep:
             return self._found
         if self.reason is not None or self._eager_steps < WARM_UP:
             self._eager_steps += 1
-            return self._run(self._module.asarray(rows))
+            return self.run(self._module.asarray(rows))
         self._capture(rows)
         if self.reason is not None:
             warnings.warn(f"the training step is not captured: {self.reason}", RuntimeWarning, stacklevel=2)
@@ -69,14 +67,6 @@ class CapturedStep:
 
     def _optimizers(self) -> tuple[Any, Any]:
         return self.dynamics.discriminator_optimizer, self.dynamics.generator_optimizer
-
-    def _run(self, rows: Any) -> Step:
-        batches = iter(rows)
-        return self.dynamics.step(
-            lambda: Tensor(self.samples[next(batches)]),
-            lambda: self.noise["latent-D"].normal(self.latent),
-            lambda: self.noise["latent-G"].normal(self.latent),
-        )
 
     def _capture(self, rows: np.ndarray) -> None:
         """Note a step without doing it; what the host counts stays where it is. On failure there is a reason."""
@@ -93,7 +83,7 @@ class CapturedStep:
             with cuda.using_allocator(self._pool.malloc), self._stream:
                 self._stream.begin_capture()
                 try:
-                    self._found = self._run(self._rows)
+                    self._found = self.run(self._rows)
                     for network, before in zip(networks, buffers, strict=True):  # replaced ones are written back
                         for name, after in network.named_buffers().items():
                             if after is not before[name]:

@@ -68,13 +68,14 @@ class Trainer:
         size, seed = self.config.batch_size, self.config.seed
         rows = np.stack([batch_indices(len(self.samples), size, seed, number) for number in numbers])
         try:
-            found = self._captured.step(rows) if self._captured else self._on_host(rows)
+            found = self._captured.step(rows) if self._captured else self._run(rows)
         except FloatingPointError as error:
             raise Diverged(f"step {self.steps + 1}: {error}") from None
         self.steps += 1
         return found
 
-    def _on_host(self, rows: np.ndarray) -> Step:
+    def _run(self, rows: Any) -> Step:
+        """Move the players once; ``rows`` (k, batch) of the data are D's minibatches."""
         batches = iter(rows)
         return self.dynamics.step(
             lambda: Tensor(self.samples[next(batches)]),
@@ -86,7 +87,7 @@ class Trainer:
         """Return what captures the step on a device, which begins anew."""
         if self.device == "cpu":
             return None
-        return CapturedStep(self.dynamics, self.samples, self.noise, (self.config.batch_size, self.config.latent))
+        return CapturedStep(self._run, self.dynamics, self.noise)
 
     def require_finite(self) -> None:
         """Raise :class:`Diverged` if a parameter, a moment or an average is not finite: nothing to keep."""
@@ -180,13 +181,9 @@ class Trainer:
             for name, p in network.named_parameters().items():
                 p.data[...] = to_device(state[f"{player}/parameters/{name}"], self.device)
             renew(network.parameters())
-            saved = {name: state[f"{player}/buffers/{name}"].copy() for name in network.named_buffers()}
-            network.load_buffers(
-                {
-                    name: to_device(b, device_of(now))
-                    for (name, b), now in zip(saved.items(), network.named_buffers().values(), strict=True)
-                }
-            )
+            buffers = network.named_buffers().items()
+            saved = {name: state[f"{player}/buffers/{name}"].copy() for name, _ in buffers}
+            network.load_buffers({name: to_device(saved[name], device_of(now)) for name, now in buffers})
         for player, optimizer in self._optimizers().items():
             prefix = f"{player}/optimizer/"
             optimizer.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
