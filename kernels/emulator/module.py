@@ -106,7 +106,6 @@ class _Launch(ctypes.Structure):
         ("shared", ctypes.c_size_t),
         ("order", ctypes.c_int),
         ("seed", ctypes.c_uint),
-        ("checked", ctypes.c_int),
         ("body", ctypes.c_void_p),
         ("arguments", ctypes.c_void_p),
         ("shared_begin", ctypes.c_void_p),
@@ -232,7 +231,6 @@ class RawKernel:
             shared=shared_mem,
             order=ORDERS.index(_order[0]),
             seed=_order[1],
-            checked=1,
             array=ctypes.addressof(table),
             arrays=len(arrays),
         )

@@ -566,7 +566,7 @@ extern "C" int emu_run(const emu_launch* launch, char* message, size_t length, s
         const emu_array& array = launch->array[i];
         char* begin = (char*)array.begin;
         machine.ranges.push_back({begin, begin + array.size, (unsigned char*)array.written, array.argument, {}});
-        if (launch->checked) machine.ranges.back().words.resize((array.size + 3) / 4);
+        machine.ranges.back().words.resize((array.size + 3) / 4);
     }
     uint64_t blocks = (uint64_t)launch->grid.x * launch->grid.y * launch->grid.z;
     unsigned random = launch->seed;

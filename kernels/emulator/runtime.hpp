@@ -25,7 +25,6 @@ struct emu_launch {
     size_t shared;  // bytes of dynamic shared memory
     int order;
     unsigned seed;
-    int checked;
     emu_body body;
     void* arguments;
     void *shared_begin, *shared_end, *image, *image_end;

@@ -118,14 +118,13 @@ def get_current_stream(device_id: int | None = None) -> Stream:
     return getattr(_here, "stream", Stream.null)
 
 
-def submit(operation: Callable[[], None]) -> bool:
-    """Do an operation on device memory, or note it where the stream captures; return whether it was done."""
+def submit(operation: Callable[[], None]) -> None:
+    """Do an operation on device memory, or note it where the stream captures."""
     noted = get_current_stream()._noted
     if noted is None:
         operation()
     else:
         noted.append(operation)
-    return noted is None
 
 
 def forbid_in_capture(what: str) -> None:
