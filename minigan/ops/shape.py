@@ -87,10 +87,9 @@ def _add_at(out: Any, index: Any, x: Any) -> None:
         np.add.at(out, index, x)
         return
     m = xp(out)  # a device would add repeated places in any order: each round adds to places that do not repeat
-    places = m.arange(out.size).reshape(out.shape)[index].reshape(-1)
-    values = m.broadcast_to(x, m.arange(out.size).reshape(out.shape)[index].shape).reshape(-1)
-    order = m.argsort(places)
-    places, values = places[order], values[order]
+    where = m.arange(out.size).reshape(out.shape)[index]
+    order = m.argsort(where.reshape(-1), kind="stable")
+    places, values = where.reshape(-1)[order], m.broadcast_to(x, where.shape).reshape(-1)[order]
     flat = out.reshape(-1)
     while places.size:
         first = m.concatenate([m.ones(1, bool), places[1:] != places[:-1]])
