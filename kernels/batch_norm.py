@@ -285,13 +285,11 @@ def _batch_norm_cuda(
     x, gamma, beta = map(xp.ascontiguousarray, (x, gamma, beta))
     width = x.shape[-1]
     rows = x.size // width
-    shape = cuda.columns(rows, width)
-    partial, y = xp.empty((2, shape.bands, width), np.float64), xp.empty_like(x)
+    y = xp.empty_like(x)
     mean, var, scale, shift = (xp.empty(width, x.dtype) for _ in range(4))
-    _cu.launch("moments", x, partial, rows, width, shape.band, grid=shape.grid, block=shape.block)
-    _cu.launch(
-        "finish_moments", partial, x, gamma, beta, mean, var, scale, shift, rows, shape.bands, width, eps, work=width
-    )
+    partial = _cu.sum_columns("moments", 2, rows, width, x)
+    counts = rows, partial.shape[1], width
+    _cu.launch("finish_moments", partial, x, gamma, beta, mean, var, scale, shift, *counts, eps, work=width)
     _cu.launch("normalise", x, scale, shift, y, x.size, width, ACTIVATIONS.index(activation), slope, work=x.size)
     return y, mean, var
 
@@ -305,13 +303,10 @@ def _batch_norm_grad_cuda(
     g, x, y, gamma, mean = map(xp.ascontiguousarray, (g, x, y, gamma, mean))
     width = x.shape[-1]
     rows, act = x.size // width, (ACTIVATIONS.index(activation), slope)
-    shape, r = cuda.columns(rows, width), 1 / xp.sqrt(var + x.dtype.type(eps))
-    partial, dx = xp.empty((2, shape.bands, width), np.float64), xp.empty_like(x)
-    dgamma, dbeta = xp.empty(width, x.dtype), xp.empty(width, x.dtype)
-    _cu.launch(
-        "grad_sums", g, x, y, mean, r, partial, rows, width, shape.band, *act, grid=shape.grid, block=shape.block
-    )
-    _cu.launch("finish_grad", partial, dgamma, dbeta, shape.bands, width, work=width)
+    r = 1 / xp.sqrt(var + x.dtype.type(eps))
+    dx, dgamma, dbeta = xp.empty_like(x), xp.empty(width, x.dtype), xp.empty(width, x.dtype)
+    partial = _cu.sum_columns("grad_sums", 2, rows, width, g, x, y, mean, r, settings=act)
+    _cu.launch("finish_grad", partial, dgamma, dbeta, partial.shape[1], width, work=width)
     _cu.launch("input_grad", g, x, y, mean, r, gamma, dgamma, dbeta, dx, rows, width, *act, work=x.size)
     return dx, dgamma, dbeta
 
@@ -325,12 +320,10 @@ def _batch_norm_grad_vjp_cuda(
     u, g, x, y, gamma, mean = map(xp.ascontiguousarray, (u, g, x, y, gamma, mean))
     width = x.shape[-1]
     rows, act = x.size // width, (ACTIVATIONS.index(activation), slope)
-    shape, r = cuda.columns(rows, width), 1 / xp.sqrt(var + x.dtype.type(eps))
-    partial, dg, dx = xp.empty((5, shape.bands, width), np.float64), xp.empty_like(x), xp.empty_like(x)
+    r = 1 / xp.sqrt(var + x.dtype.type(eps))
+    dg, dx = xp.empty_like(x), xp.empty_like(x)
     means, dgamma = xp.empty((5, width), x.dtype), xp.empty(width, x.dtype)
-    _cu.launch(
-        "vjp_sums", u, g, x, y, mean, r, partial, rows, width, shape.band, *act, grid=shape.grid, block=shape.block
-    )
-    _cu.launch("finish_vjp", partial, r, means, dgamma, rows, shape.bands, width, work=width)
+    partial = _cu.sum_columns("vjp_sums", 5, rows, width, u, g, x, y, mean, r, settings=act)
+    _cu.launch("finish_vjp", partial, r, means, dgamma, rows, partial.shape[1], width, work=width)
     _cu.launch("vjp", u, g, x, y, mean, r, gamma, means, dg, dx, x.size, width, *act, work=x.size)
     return dg, dx, dgamma

@@ -230,12 +230,8 @@ def _bias_act_sums_cuda(g: Any, y: Any, *, activation: str, slope: float) -> Any
     g, y = xp.ascontiguousarray(g), xp.ascontiguousarray(y)
     width = g.shape[-1]
     rows = g.size // width if width else 0
-    shape = cuda.columns(rows, width)
     dv, sums = xp.empty_like(g), xp.empty(width, g.dtype)
-    partial = xp.empty((1, shape.bands, width), np.float64)
     settings = ACTIVATIONS.index(activation), slope
-    _cu.launch(
-        "bias_act_sums", g, y, dv, partial, rows, width, shape.band, *settings, grid=shape.grid, block=shape.block
-    )
-    _cu.launch("add_columns", partial, sums, shape.bands, width, work=width)
+    partial = _cu.sum_columns("bias_act_sums", 1, rows, width, g, y, dv, settings=settings)
+    _cu.launch("add_columns", partial, sums, partial.shape[1], width, work=width)
     return dv, sums

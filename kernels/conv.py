@@ -21,7 +21,7 @@ import numpy as np
 from minigan.kernels import cuda, im2col, winograd
 from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_into, check_activation, finish, leaky_slope
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.matmul import TILE, add_parts_cuda, parts_of, product
+from minigan.kernels.matmul import add_parts_cuda, parts_of, product, tiles
 
 Pair = tuple[int, int]
 
@@ -218,10 +218,6 @@ def _sizes(xp: Any, images: int, size: Pair, c_in: int, out: Pair, w: tuple[int,
     return xp.asarray(np.array([images, *size, c_in, *out, w[3], *w[:2], *stride, *pad], np.int32))
 
 
-def _tiles(rows: int, columns: int, depth: int = 1) -> tuple[int, int, int]:
-    return -(-columns // TILE), -(-rows // TILE), depth
-
-
 @conv2d.cuda
 def _conv2d_cuda(
     x: Any, w: Any, b: Any = None, *, stride: Pair, padding: Pair, activation: str = "linear", slope: float = 0.0
@@ -237,7 +233,7 @@ def _conv2d_cuda(
     sizes = _sizes(xp, len(x), x.shape[1:3], x.shape[3], out, w.shape, stride, padding)
     bias = x if b is None else xp.ascontiguousarray(b)
     settings = b is not None, ACTIVATIONS.index(activation), slope
-    grid = _tiles(y.size // w.shape[3], w.shape[3])
+    grid = tiles(y.size // w.shape[3], w.shape[3])
     _cu.launch("conv2d", x, w, bias, y, sizes, *settings, grid=grid, variant=(cuda.tf32(x.dtype),))
     return y
 
@@ -266,7 +262,7 @@ def _conv2d_transpose_cuda(
     bias = y if b is None else xp.ascontiguousarray(b)
     settings = b is not None, ACTIVATIONS.index(activation), slope
     pixels = len(y) * -(-size[0] // stride[0]) * -(-size[1] // stride[1])  # of the largest phase
-    grid = _tiles(pixels, w.shape[2], stride[0] * stride[1])
+    grid = tiles(pixels, w.shape[2], stride[0] * stride[1])
     _cu.launch("conv2d_transpose", y, w, bias, x, sizes, *settings, grid=grid, variant=(cuda.tf32(y.dtype),))
     return x
 
@@ -283,7 +279,7 @@ def _conv2d_weight_grad_cuda(x: Any, y: Any, *, kernel: Pair, stride: Pair, padd
     parts, length = parts_of(taps, y.shape[3], outputs)
     sums = w if parts == 1 else xp.empty((parts, *w.shape), w.dtype)
     sizes = _sizes(xp, len(x), x.shape[1:3], x.shape[3], y.shape[1:3], w.shape, stride, padding)
-    grid = _tiles(taps, y.shape[3], parts)
+    grid = tiles(taps, y.shape[3], parts)
     _cu.launch("conv2d_weight_grad", x, y, sums, sizes, length, grid=grid, variant=(cuda.tf32(x.dtype),))
     if parts > 1:
         add_parts_cuda(sums, w)

@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 THREADS = 256  # of a block of a grid-stride kernel
 MOST_BLOCKS = 4096  # of a grid-stride kernel: enough to fill any device many times over
 COLUMN_THREADS = 256  # of a block that sums columns, as in common.cuh
+MOST_BANDS = 256  # of rows that are summed apart
 TYPES = {
     "T": None,  # the dtype of the instance
     "float": np.float32,
@@ -35,14 +36,22 @@ TYPES = {
 }
 
 
+def device_of(array: Any) -> str | None:
+    """Return "cuda" for an array of CuPy, "cuda-emulated" for one of its stand-in, None for anything else."""
+    kind = type(array)
+    if kind.__name__ != "ndarray":
+        return None
+    if kind.__module__.startswith("minigan.kernels.emulator"):
+        return "cuda-emulated"
+    return "cuda" if kind.__module__.partition(".")[0] == "cupy" else None
+
+
 def module_of(array: Any) -> ModuleType:
     """Return the module that ``array`` belongs to: CuPy or its stand-in; TypeError for anything else."""
-    name = type(array).__module__
-    if name.startswith("minigan.kernels.emulator"):
-        return load("cuda-emulated")
-    if name.partition(".")[0] == "cupy":
-        return load("cuda")
-    raise TypeError(f"a device array is wanted here, not {type(array).__name__}")
+    device = device_of(array)
+    if device is None:
+        raise TypeError(f"a device array is wanted here, not {type(array).__name__}")
+    return load(device)
 
 
 @functools.cache
@@ -197,6 +206,22 @@ class Source:
             grid = (min(MOST_BLOCKS, -(-work // block[0])),)
         self._function(module, name, dtype, tuple(variant))(tuple(grid), tuple(block), values)
 
+    def sum_columns(
+        self, name: str, sums: int, rows: int, width: int, *arrays: Any, settings: Sequence[Any] = ()
+    ) -> Any:
+        """Run a kernel made of column_sums (common.cuh) on (rows, width) matrices.
+
+        Returns its partial sums (sums, bands, width) in float64, one for each band of rows.
+        """
+        across = min(32, 1 << max(0, width - 1).bit_length())
+        down = COLUMN_THREADS // across
+        band = down * max(4, -(-rows // (down * MOST_BANDS)))
+        bands = max(1, -(-rows // band))
+        partial = module_of(arrays[0]).empty((sums, bands, width), np.float64)
+        grid, block = (-(-width // across), bands), (across, down)
+        self.launch(name, *arrays, partial, rows, width, band, *settings, grid=grid, block=block)
+        return partial
+
     def _function(self, module: ModuleType, name: str, dtype: Any, variant: tuple[bool, ...]) -> Any:
         key = module, name, dtype, variant
         if key not in self._functions:
@@ -244,21 +269,3 @@ def allow_tf32(allowed: bool = True) -> Iterator[None]:
 def tf32(dtype: Any) -> bool:
     """Return whether products of this dtype are to be made on tensor cores."""
     return _tf32.get() and dtype == np.float32
-
-
-class Columns(NamedTuple):
-    """How column_sums of common.cuh is launched on a (rows, columns) matrix."""
-
-    grid: tuple[int, int]
-    block: tuple[int, int]
-    band: int
-    bands: int
-
-
-def columns(rows: int, width: int) -> Columns:
-    """Return the launch shape that sums the columns of a (rows, width) matrix, and its bands of rows."""
-    across = min(32, 1 << max(0, width - 1).bit_length())
-    down = COLUMN_THREADS // across
-    band = down * max(4, -(-rows // (down * 256)))  # at most 256 bands
-    bands = max(1, -(-rows // band))
-    return Columns((-(-width // across), bands), (across, down), band, bands)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from minigan.kernels import cuda
+
 Implementation = Callable[..., Any]
 
 _cpu_backend: ContextVar[str] = ContextVar("minigan_cpu_backend", default="numba")
@@ -44,7 +46,7 @@ class Kernel:
     def __call__(self, array: Any, *args: Any, **settings: Any) -> Any:
         """Run the implementation for the array's device and the backend in use."""
         backend = _cpu_backend.get() if type(array) is np.ndarray else "cuda"
-        if backend == "cuda" and not hasattr(array, "get"):
+        if backend == "cuda" and cuda.device_of(array) is None:
             raise TypeError(f"kernel {self.__name__} takes an array of NumPy or CuPy, not {type(array).__name__}")
         return self.implementations[backend](array, *args, **settings)
 

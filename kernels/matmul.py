@@ -5,6 +5,7 @@ x (N, Cin), w (Cin, Cout), b (Cout,) or None, y (N, Cout).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -125,13 +126,17 @@ _cu = cuda.Source("matmul.cu")
 TILE, LONG = 64, 2048  # the edge of a block's tile in gemm.cuh; a sum over k that is worth sharing out among blocks
 
 
+def tiles(rows: int, columns: int, parts: int = 1) -> tuple[int, int, int]:
+    """Return the grid of blocks that make a (rows, columns) product in so many parts."""
+    return -(-columns // TILE), -(-rows // TILE), parts
+
+
 def parts_of(rows: int, columns: int, depth: int) -> tuple[int, int]:
     """Return into how many parts a sum over ``depth`` is cut, and their length: more where the result has few tiles.
 
     The sizes alone decide, so the result is the same on every device.
     """
-    tiles = -(-rows // TILE) * -(-columns // TILE)
-    parts = max(1, min(256 // tiles, depth // (LONG // 8), 64))
+    parts = max(1, min(256 // math.prod(tiles(rows, columns)), depth // (LONG // 8), 64))
     length = -(-depth // parts)
     length += -length % 16
     return -(-depth // length) if depth else 1, length
@@ -159,7 +164,7 @@ def _product_cuda(x: Any, w: Any, b: Any, activation: str, slope: float) -> Any:
     settings = (with_b, ACTIVATIONS.index(activation), slope) if whole else (False, 0, 0.0)
     _cu.launch(
         "product", x, w, xp.ascontiguousarray(b) if with_b else x, out, m, n, k, *strides, *settings,
-        grid=(-(-n // TILE), -(-m // TILE), parts), block=(cuda.THREADS,),
+        grid=tiles(m, n, parts),
         variant=(cuda.tf32(y.dtype), x_column == 1, w_row == 1),
     )  # fmt: skip
     if whole:

@@ -53,10 +53,11 @@ __global__ void adam(T* __restrict__ p, const T* __restrict__ g, T* __restrict__
     }
 }
 
-// Σ g² in bands: launch shape and partial (1, bands, 1) are those of column_sums for one column.
+// Σ g² in bands of a (n, 1) matrix: launch shape and partial (1, bands, 1) are those of column_sums.
 template <class T>
-__global__ void squares(const T* __restrict__ g, double* __restrict__ partial, Size n, Size band) {
-    column_sums<1>(n, 1, band, partial, [&](Size i, Size, double* sums) { sums[0] += (double)g[i] * (double)g[i]; });
+__global__ void squares(const T* __restrict__ g, double* __restrict__ partial, Size rows, Size columns, Size band) {
+    column_sums<1>(rows, columns, band, partial,
+                   [&](Size row, Size, double* sums) { sums[0] += (double)g[row] * (double)g[row]; });
 }
 
 // out[0] = Σ_bands partial. Launch shape: one thread.

@@ -185,7 +185,7 @@ def _adam_units(chunk, p, g, m, v, ema, lr, root, beta1, alpha1, beta2, alpha2, 
 _cu = cuda.Source("optimisers.cu")
 
 
-def on_device(xp: Any, value: Any, dtype: Any) -> Any:
+def _on_device(xp: Any, value: Any, dtype: Any) -> Any:
     """Return a number as a device array of one entry; an array that is there already is read when the kernel runs."""
     return value if isinstance(value, xp.ndarray) else xp.asarray(np.full(1, value, dtype))
 
@@ -199,7 +199,7 @@ def _array_or(p: Any, array: Any) -> tuple[Any, bool]:
 def _sgd_cuda(
     p: Any, g: Any, u: Any, ema: Any, *, lr: float, momentum: float, weight_decay: float, decay: float
 ) -> None:
-    rate = on_device(cuda.module_of(p), lr, np.float64)
+    rate = _on_device(cuda.module_of(p), lr, np.float64)
     (u, with_u), (ema, with_ema) = _array_or(p, u), _array_or(p, ema)
     _cu.launch(
         "sgd", p, g, u, ema, p.size, rate, momentum, weight_decay, decay, with_u, with_ema, work=p.size
@@ -208,7 +208,7 @@ def _sgd_cuda(
 
 @rmsprop_.cuda
 def _rmsprop_cuda(p: Any, g: Any, v: Any, ema: Any, *, lr: float, alpha: float, eps: float, decay: float) -> None:
-    rate = on_device(cuda.module_of(p), lr, np.float64)
+    rate = _on_device(cuda.module_of(p), lr, np.float64)
     ema, with_ema = _array_or(p, ema)
     _cu.launch("rmsprop", p, g, v, ema, p.size, rate, alpha, eps, decay, with_ema, work=p.size)
 
@@ -229,7 +229,7 @@ def _adam_cuda(
     decay: float,
 ) -> None:
     xp = cuda.module_of(p)
-    rate, number = on_device(xp, lr, np.float64), on_device(xp, step, np.uint64)
+    rate, number = _on_device(xp, lr, np.float64), _on_device(xp, step, np.uint64)
     ema, with_ema = _array_or(p, ema)
     _cu.launch("adam", p, g, m, v, ema, p.size, rate, number, beta1, beta2, eps, decay, with_ema, work=p.size)
 
@@ -237,8 +237,7 @@ def _adam_cuda(
 @squared_norm.cuda
 def _squared_norm_cuda(g: Any) -> float:
     xp = cuda.module_of(g)
-    shape, total = cuda.columns(g.size, 1), xp.empty(1, np.float64)
-    partial = xp.empty((1, shape.bands, 1), np.float64)
-    _cu.launch("squares", xp.ascontiguousarray(g), partial, g.size, shape.band, grid=shape.grid, block=shape.block)
-    _cu.launch("add_squares", partial, total, shape.bands, grid=(1,), block=(1,))
+    total = xp.empty(1, np.float64)
+    partial = _cu.sum_columns("squares", 1, g.size, 1, xp.ascontiguousarray(g))
+    _cu.launch("add_squares", partial, total, partial.shape[1], grid=(1,), block=(1,))
     return float(total[0])

@@ -27,14 +27,12 @@ def module(device: str) -> Any:
 
 def device_of(array: Any) -> str:
     """Return the device that holds ``array``."""
-    if isinstance(array, np.ndarray | np.generic | float | int):
-        return "cpu"
-    return "cuda-emulated" if cuda.module_of(array) is cuda.load("cuda-emulated") else "cuda"
+    return cuda.device_of(array) or "cpu"
 
 
 def is_array(x: Any) -> bool:
     """Return whether x is an array of any device."""
-    return isinstance(x, np.ndarray) or (hasattr(x, "shape") and hasattr(x, "dtype") and hasattr(x, "get"))
+    return isinstance(x, np.ndarray) or cuda.device_of(x) is not None
 
 
 def as_array(x: Any) -> Any:
@@ -76,4 +74,4 @@ def to_device(array: Any, device: str) -> Any:
 
 def to_numpy(array: Any) -> np.ndarray:
     """Return ``array`` (or what NumPy makes one of) as a NumPy array: itself where it is one."""
-    return array.get() if is_array(array) and not isinstance(array, np.ndarray) else np.asarray(array)
+    return np.asarray(array) if device_of(array) == "cpu" else array.get()
