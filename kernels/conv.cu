@@ -7,7 +7,7 @@
 // conv2d_weight_grad   rows (i, j, c)   columns o    sum over (n, p, q)     A = patches of x      B = y
 //
 // All images are channels-last, so the innermost index of a patch runs through memory. An entry of a matrix of patches is
-// found from what its row knows (image, top, left) and what its column knows (i, j, c); places outside the image are 0.
+// found from what its pixel knows (image, top, left) and what its tap knows (i, j, c); places outside the image are 0.
 //
 // In the transposed convolution only taps with s·p + i − pad = h meet pixel h: those with i ≡ h + pad (mod s). Pixels are
 // sorted into s · s' phases by (h + pad, v + pad') mod (s, s'); within one, p = u − i' for h + pad = s·u + r, i = s·i' + r,
@@ -25,12 +25,12 @@ struct Geometry {
 };
 
 struct Pixel {
-    Size image;  // position of the image's first entry; −1 for a row that is not there
+    Size image;  // position of the image's first entry; −1 for a lane that is not there
     int top, left;
 };
 
 struct Tap {
-    int i, j, channel;  // channel −1 for a column that is not there
+    int i, j, channel;  // channel −1 for a lane that is not there
 };
 
 // Patches of an image (N, H, W, C): entry (pixel, tap) is image[pixel.top + i, pixel.left + j, channel].
@@ -47,36 +47,38 @@ struct Patches {
 
 // The patch of x that output m = (n, p, q) sees, and tap k = (i, j, c).
 __device__ __forceinline__ Pixel output_pixel(const Geometry& z, Size m) {
-    if (m < 0 || m >= (Size)z.images * z.out_height * z.out_width) return Pixel{-1, 0, 0};
     int q = m % z.out_width, p = m / z.out_width % z.out_height;
     Size image = m / z.out_width / z.out_height * ((Size)z.height * z.width * z.c_in);
     return Pixel{image, p * z.stride_v - z.pad_v, q * z.stride_h - z.pad_h};
 }
 __device__ __forceinline__ Tap input_tap(const Geometry& z, Size k) {
-    if (k < 0 || k >= (Size)z.kh * z.kw * z.c_in) return Tap{0, 0, -1};
     return Tap{int(k / z.c_in / z.kw), int(k / z.c_in % z.kw), int(k % z.c_in)};
 }
 
 template <class T>
 struct OutputsByTaps : Patches<T> {
     enum { K_FAST = true };
-    typedef Pixel Row;
-    typedef Tap Column;
+    typedef Pixel Lane;
+    typedef Tap Term;
     const Geometry& z;
     __device__ OutputsByTaps(const T* x, const Geometry& z) : Patches<T>{x, z.height, z.width, z.c_in}, z(z) {}
-    __device__ __forceinline__ Pixel row(Size m) const { return output_pixel(z, m); }
-    __device__ __forceinline__ Tap column(Size k) const { return input_tap(z, k); }
+    __device__ __forceinline__ Pixel lane(Size m) const {
+        return m < (Size)z.images * z.out_height * z.out_width ? output_pixel(z, m) : Pixel{-1, 0, 0};
+    }
+    __device__ __forceinline__ Tap term(Size k) const { return input_tap(z, k); }
 };
 
 template <class T>
 struct TapsByOutputs : Patches<T> {
     enum { K_FAST = false };
-    typedef Tap Row;
-    typedef Pixel Column;
+    typedef Tap Lane;
+    typedef Pixel Term;
     const Geometry& z;
     __device__ TapsByOutputs(const T* x, const Geometry& z) : Patches<T>{x, z.height, z.width, z.c_in}, z(z) {}
-    __device__ __forceinline__ Tap row(Size m) const { return input_tap(z, m); }
-    __device__ __forceinline__ Pixel column(Size k) const { return output_pixel(z, k); }
+    __device__ __forceinline__ Tap lane(Size m) const {
+        return m < (Size)z.kh * z.kw * z.c_in ? input_tap(z, m) : Tap{0, 0, -1};
+    }
+    __device__ __forceinline__ Pixel term(Size k) const { return output_pixel(z, k); }
     __device__ __forceinline__ T at(const Tap& tap, const Pixel& pixel) const { return Patches<T>::at(pixel, tap); }
 };
 
@@ -101,40 +103,38 @@ struct Phase {
 template <class T>
 struct PixelsByTaps : Patches<T> {
     enum { K_FAST = true };
-    typedef Pixel Row;
-    typedef Tap Column;
+    typedef Pixel Lane;
+    typedef Tap Term;
     const Geometry& z;
     const Phase& phase;
     __device__ PixelsByTaps(const T* y, const Geometry& z, const Phase& phase)
         : Patches<T>{y, z.out_height, z.out_width, z.c_out}, z(z), phase(phase) {}
-    __device__ __forceinline__ Pixel row(Size m) const {
+    __device__ __forceinline__ Pixel lane(Size m) const {
         if (m >= (Size)z.images * phase.rows * phase.columns) return Pixel{-1, 0, 0};
         int v = m % phase.columns, u = m / phase.columns % phase.rows;
         Size image = m / phase.columns / phase.rows * ((Size)z.out_height * z.out_width * z.c_out);
         return Pixel{image, phase.first_u + u, phase.first_v + v};
     }
-    __device__ __forceinline__ Tap column(Size k) const {
-        if (k < 0) return Tap{0, 0, -1};
+    __device__ __forceinline__ Tap term(Size k) const {
         return Tap{-int(k / z.c_out / phase.taps_h), -int(k / z.c_out % phase.taps_h), int(k % z.c_out)};
     }
 };
 
-// w turned: row k = (i', j', o), column c.
+// w turned: lane c, term k = (i', j', o).
 template <class T>
 struct TurnedWeights {
     enum { K_FAST = true };
-    typedef Size Row;
-    typedef Size Column;
+    typedef Size Lane;
+    typedef Size Term;
     const T* w;
     const Geometry& z;
     const Phase& phase;
-    __device__ __forceinline__ Size row(Size k) const {
-        if (k < 0) return -1;
+    __device__ __forceinline__ Size lane(Size c) const { return c < z.c_in ? c * z.c_out : -1; }
+    __device__ __forceinline__ Size term(Size k) const {
         int o = k % z.c_out, j = k / z.c_out % phase.taps_h, i = k / z.c_out / phase.taps_h;
         return ((Size)(i * z.stride_v + phase.r_v) * z.kw + j * z.stride_h + phase.r_h) * z.c_in * z.c_out + o;
     }
-    __device__ __forceinline__ Size column(Size c) const { return c < z.c_in ? c * z.c_out : -1; }
-    __device__ __forceinline__ T at(Size row, Size column) const { return row < 0 || column < 0 ? T(0) : w[row + column]; }
+    __device__ __forceinline__ T at(Size lane, Size term) const { return lane < 0 ? T(0) : w[lane + term]; }
 };
 
 // Launch shape: grid (⌈Cout/64⌉, ⌈N·OH·OW/64⌉), block GEMM_THREADS. A block reads the patches of 64 outputs and 64
@@ -142,11 +142,11 @@ struct TurnedWeights {
 template <class T, bool TF32>
 __global__ void __launch_bounds__(GEMM_THREADS, 2)
 conv2d(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ y,
-       const int* __restrict__ sizes,       bool with_b, int activation, T slope) {
+       const int* __restrict__ sizes, bool with_b, int activation, T slope) {
     const Geometry z(sizes);
     Size outputs = (Size)z.images * z.out_height * z.out_width, taps = (Size)z.kh * z.kw * z.c_in;
     OutputsByTaps<T> left(x, z);
-    Matrix<T, false> right{w, taps, z.c_out, z.c_out, 1};
+    Matrix<T, false> right{w, z.c_out, 1, z.c_out};
     gemm<TF32, T>(left, right, blockIdx.y * (Size)TILE, blockIdx.x * (Size)TILE, Extent{outputs, z.c_out, 0, taps},
                   [&](Size m, Size o, T value) {
                       y[m * z.c_out + o] = activate(with_b ? value + b[o] : value, activation, slope);
@@ -158,7 +158,7 @@ conv2d(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b
 template <class T, bool TF32>
 __global__ void __launch_bounds__(GEMM_THREADS, 2)
 conv2d_transpose(const T* __restrict__ y, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ x,
-                 const int* __restrict__ sizes,                 bool with_b, int activation, T slope) {
+                 const int* __restrict__ sizes, bool with_b, int activation, T slope) {
     const Geometry z(sizes);
     const Phase phase(z, blockIdx.z);
     Size pixels = (Size)z.images * phase.rows * phase.columns, taps = (Size)phase.taps_v * phase.taps_h * z.c_out;
@@ -184,7 +184,7 @@ conv2d_weight_grad(const T* __restrict__ x, const T* __restrict__ y, T* __restri
     const Geometry z(sizes);
     Size outputs = (Size)z.images * z.out_height * z.out_width, taps = (Size)z.kh * z.kw * z.c_in;
     TapsByOutputs<T> left(x, z);
-    Matrix<T, false> right{y, outputs, z.c_out, z.c_out, 1};
+    Matrix<T, false> right{y, z.c_out, 1, z.c_out};
     Size first = blockIdx.z * depth, last = first + depth < outputs ? first + depth : outputs;
     T* part = sums + blockIdx.z * taps * z.c_out;
     gemm<TF32, T>(left, right, blockIdx.y * (Size)TILE, blockIdx.x * (Size)TILE, Extent{taps, z.c_out, first, last},

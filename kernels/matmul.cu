@@ -14,8 +14,8 @@ template <class T, bool TF32, bool X_FAST, bool W_FAST>
 __global__ void __launch_bounds__(GEMM_THREADS, 2)
 product(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ y, Size m, Size n,
         Size k, Size x_row, Size x_column, Size w_row, Size w_column, Size depth, bool with_b, int activation, T slope) {
-    Matrix<T, X_FAST> left{x, m, k, x_row, x_column};
-    Matrix<T, W_FAST> right{w, k, n, w_row, w_column};
+    Matrix<T, X_FAST> left{x, m, x_row, x_column};
+    Matrix<T, W_FAST> right{w, n, w_column, w_row};
     Size first = blockIdx.z * depth, last = first + depth < k ? first + depth : k;
     T* part = y + blockIdx.z * m * n;
     gemm<TF32, T>(left, right, blockIdx.y * (Size)TILE, blockIdx.x * (Size)TILE, Extent{m, n, first, last},
