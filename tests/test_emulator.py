@@ -367,12 +367,39 @@ def test_a_captured_graph_does_nothing_until_it_is_launched():
     assert np.isnan(doubled.get()).all()
     first = x.get()
     graph.launch(stream)
+    stream.synchronize()
     np.testing.assert_allclose(doubled.get(), 6 * first, rtol=1e-6)
     x[...] = 1.0
     y[...] = 0.0
     graph.launch()
     np.testing.assert_array_equal(doubled.get(), 6)
     np.testing.assert_array_equal(y.get(), 4)
+
+
+@pytest.mark.parametrize("wait", ["synchronize", "event", "device", "on the stream itself"])
+def test_what_a_stream_apart_makes_is_there_for_those_who_wait(wait):
+    x = cp.zeros(4)
+    stream, host = cp.cuda.Stream(non_blocking=True), np.ones(4)
+    with stream:
+        y = x + 1
+        x += 5
+        x.set(host)
+        y *= 2
+        z = cp.stack([x, y])
+    host[:] = 7
+    np.testing.assert_array_equal(x.get(), 0)
+    assert np.isnan(y.get()).all()
+    assert np.isnan(z.get()).all()
+    if wait == "synchronize":
+        stream.synchronize()
+    elif wait == "event":
+        cp.cuda.Stream.null.wait_event(stream.record())
+    elif wait == "device":
+        cp.cuda.runtime.deviceSynchronize()
+    else:
+        with stream:
+            z.get()
+    np.testing.assert_array_equal(z.get(), [[1] * 4, [2] * 4])
 
 
 def test_the_host_may_not_look_while_a_stream_captures():

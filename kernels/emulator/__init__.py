@@ -59,7 +59,9 @@ cuda = SimpleNamespace(
     get_current_stream=_stream.get_current_stream,
     get_elapsed_time=_stream.get_elapsed_time,
     compiler=SimpleNamespace(CompileException=CompileException),
-    runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: 1),
+    runtime=SimpleNamespace(
+        CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: 1, deviceSynchronize=_stream.synchronize_device
+    ),
     driver=SimpleNamespace(CUDADriverError=CUDADriverError),
 )
 

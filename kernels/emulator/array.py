@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from minigan.kernels.emulator.stream import forbid_in_capture, get_current_stream, submit
+from minigan.kernels.emulator.stream import forbid_in_capture, get_current_stream, submit, wait_to_read
 
 POISON = 0xFF  # bytes of new memory: NaN in every float format, and −1
 
@@ -74,7 +74,7 @@ class ndarray:  # noqa: N801
 
     def get(self, *_: Any, **__: Any) -> np.ndarray:
         """Return a copy on the host."""
-        forbid_in_capture("reading an array on the host")
+        wait_to_read("reading an array on the host")
         return self._host.copy()
 
     def item(self) -> Any:
@@ -99,8 +99,13 @@ class ndarray:  # noqa: N801
         forbid_in_capture("copying from the host")
         if values.shape != self.shape or values.dtype != self.dtype:
             raise ValueError(f"set: {values.dtype} {values.shape} does not fit {self.dtype} {self.shape}")
-        self._host[...] = values
-        self.written()[...] = 1
+        values = values.copy()  # the host may change its own meanwhile
+
+        def store() -> None:
+            self._host[...] = values
+            self.written()[...] = 1
+
+        submit(store, stream)
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError("Implicit conversion to a NumPy array is not allowed: use .get()")
@@ -248,10 +253,10 @@ def _result(found: Any, compute: Callable[[], Any], sources: list[ndarray], out:
             if inside and np.may_share_memory(found, source._host):
                 return ndarray(found, source._memory, source)
     result = new(found.shape, found.dtype) if out is None else out
-    capturing = get_current_stream().is_capturing()
+    later = get_current_stream().defers()
 
     def store() -> None:
-        result._host[...] = compute() if capturing else found
+        result._host[...] = compute() if later else found
         result.written()[...] = 1
 
     submit(store)

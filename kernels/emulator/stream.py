@@ -1,15 +1,21 @@
-"""Streams, events and graphs as CuPy has them: work is done at once, or noted by a stream that captures."""
+"""Streams, events and graphs as CuPy has them: work is done at once, noted by a stream that captures, or done later.
+
+A stream that is non-blocking promises nothing to the others, and here keeps none of it: its work waits until somebody
+waits for it. So whoever reads on one stream what another makes, without waiting, sees what was there before.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Self
 
 from minigan.kernels.emulator.errors import CUDARuntimeError
 
 _here = threading.local()
+_streams: weakref.WeakSet[Stream] = weakref.WeakSet()
 
 
 class Graph:
@@ -19,9 +25,9 @@ class Graph:
         self._operations = operations
 
     def launch(self, stream: Stream | None = None) -> None:
-        """Do all operations; within a capture, note them."""
+        """Give all operations to the stream, the current one unless named."""
         for operation in self._operations:
-            submit(operation)
+            submit(operation, stream)
 
     def upload(self, stream: Stream | None = None) -> None:
         """Nothing is sent ahead here."""
@@ -36,7 +42,10 @@ class Stream:
         self._is_null = null
         self._outer: list[Stream] = []
         self._noted: list[Callable[[], None]] | None = None
+        self._apart = non_blocking
+        self._pending: list[Callable[[], None]] = []
         self.ptr = 0 if null else id(self)
+        _streams.add(self)
 
     def __enter__(self) -> Self:
         self._outer.append(get_current_stream())
@@ -71,8 +80,18 @@ class Stream:
         return self._noted is not None
 
     def synchronize(self) -> None:
-        """Wait for all operations: none is ever pending."""
+        """Wait for all operations."""
         forbid_in_capture("synchronize")
+        self._finish()
+
+    def _finish(self) -> None:
+        pending, self._pending = self._pending, []
+        for operation in pending:
+            operation()
+
+    def defers(self) -> bool:
+        """Return whether operations are done later: noted, or pending."""
+        return self._apart or self.is_capturing()
 
     def record(self, event: Event | None = None) -> Event:
         """Mark this moment by an event."""
@@ -81,7 +100,8 @@ class Stream:
         return event
 
     def wait_event(self, event: Event) -> None:
-        """Let later operations wait for an event: they do anyway."""
+        """Let later operations wait for an event."""
+        submit(event.wait, self)
 
 
 Stream.null = Stream(null=True)
@@ -92,6 +112,7 @@ class Event:
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self._time: float | None = None
+        self._stream: Stream | None = None
 
     def record(self, stream: Stream | None = None) -> None:
         """Take the time when the stream gets here."""
@@ -99,11 +120,18 @@ class Event:
         def note() -> None:
             self._time = time.perf_counter()
 
-        submit(note)
+        self._stream = stream or get_current_stream()
+        submit(note, self._stream)
 
     def synchronize(self) -> None:
         """Wait for the event."""
         forbid_in_capture("synchronize")
+        self.wait()
+
+    def wait(self) -> None:
+        """Let its stream get here (and as far as it can)."""
+        if self._stream is not None and not self._stream.is_capturing():
+            self._stream._finish()
 
 
 def get_elapsed_time(begin: Event, end: Event) -> float:
@@ -118,13 +146,27 @@ def get_current_stream(device_id: int | None = None) -> Stream:
     return getattr(_here, "stream", Stream.null)
 
 
-def submit(operation: Callable[[], None]) -> None:
-    """Do an operation on device memory, or note it where the stream captures."""
-    noted = get_current_stream()._noted
-    if noted is None:
-        operation()
+def submit(operation: Callable[[], None], stream: Stream | None = None) -> None:
+    """Give an operation on device memory to a stream, the current one unless named."""
+    stream = stream or get_current_stream()
+    if stream._noted is not None:
+        stream._noted.append(operation)
+    elif stream._apart:
+        stream._pending.append(operation)
     else:
-        noted.append(operation)
+        operation()
+
+
+def synchronize_device() -> None:
+    """Wait for all streams."""
+    for stream in list(_streams):
+        stream.synchronize()
+
+
+def wait_to_read(what: str) -> None:
+    """Let the current stream finish, so that the host can read what it made; raise where it captures."""
+    forbid_in_capture(what)
+    get_current_stream()._finish()
 
 
 def forbid_in_capture(what: str) -> None:

@@ -49,8 +49,8 @@ class CapturedStep:
     def step(self, rows: np.ndarray) -> Step:
         """Train one step on these rows (k, batch)."""
         if self._graph is not None:
-            self._rows[...] = self._module.asarray(rows)
-            self._graph.launch(self._stream)
+            self._rows.set(rows)
+            self._graph.launch()  # on the current stream, so after the rows and before whoever reads what comes of it
             for optimizer in self._optimizers():
                 optimizer.steps += self.dynamics.k if optimizer is self.dynamics.discriminator_optimizer else 1
             for name, count in self._draws.items():
@@ -77,11 +77,14 @@ class CapturedStep:
         steps = [optimizer.steps for optimizer in self._optimizers()]
         self._keep_there(True)
         self._rows = self._module.asarray(rows)
-        self._pool, self._stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)  # the graph's own, while it lives
+        self._pool, stream = (
+            cuda.MemoryPool(),
+            cuda.Stream(non_blocking=True),
+        )  # the pool is the graph's, while it lives
         graph = None
         try:
-            with cuda.using_allocator(self._pool.malloc), self._stream:
-                self._stream.begin_capture()
+            with cuda.using_allocator(self._pool.malloc), stream:
+                stream.begin_capture()
                 try:
                     self._found = self.run(self._rows)
                     for network, before in zip(networks, buffers, strict=True):  # replaced ones are written back
@@ -89,7 +92,7 @@ class CapturedStep:
                             if after is not before[name]:
                                 before[name][...] = after
                 finally:
-                    graph = self._stream.end_capture()
+                    graph = stream.end_capture()
             self._graph = graph
         except Exception as error:  # whatever cannot be captured can be done without
             self.reason = f"{type(error).__name__}: {error}"
