@@ -234,7 +234,7 @@ def _conv2d_cuda(
     bias = x if b is None else xp.ascontiguousarray(b)
     settings = b is not None, ACTIVATIONS.index(activation), slope
     grid = tiles(y.size // w.shape[3], w.shape[3])
-    _cu.launch("conv2d", x, w, bias, y, sizes, *settings, grid=grid, variant=(cuda.tf32(x.dtype),))
+    _cu.launch("conv2d", x, w, bias, y, sizes, *settings, grid=grid, variant=(cuda.tf32(x),))
     return y
 
 
@@ -263,7 +263,7 @@ def _conv2d_transpose_cuda(
     settings = b is not None, ACTIVATIONS.index(activation), slope
     pixels = len(y) * -(-size[0] // stride[0]) * -(-size[1] // stride[1])  # of the largest phase
     grid = tiles(pixels, w.shape[2], stride[0] * stride[1])
-    _cu.launch("conv2d_transpose", y, w, bias, x, sizes, *settings, grid=grid, variant=(cuda.tf32(y.dtype),))
+    _cu.launch("conv2d_transpose", y, w, bias, x, sizes, *settings, grid=grid, variant=(cuda.tf32(y),))
     return x
 
 
@@ -280,7 +280,7 @@ def _conv2d_weight_grad_cuda(x: Any, y: Any, *, kernel: Pair, stride: Pair, padd
     sums = w if parts == 1 else xp.empty((parts, *w.shape), w.dtype)
     sizes = _sizes(xp, len(x), x.shape[1:3], x.shape[3], y.shape[1:3], w.shape, stride, padding)
     grid = tiles(taps, y.shape[3], parts)
-    _cu.launch("conv2d_weight_grad", x, y, sums, sizes, length, grid=grid, variant=(cuda.tf32(x.dtype),))
+    _cu.launch("conv2d_weight_grad", x, y, sums, sizes, length, grid=grid, variant=(cuda.tf32(x),))
     if parts > 1:
         add_parts_cuda(sums, w)
     return w

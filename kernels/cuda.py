@@ -116,6 +116,25 @@ def describe(device: str) -> str:
     return f"{name}, CuPy {module.__version__}"
 
 
+@contextmanager
+def sizes_told(device: str) -> Iterator[None]:
+    """Turn a device's refusal of more memory into a MemoryError that says how much was wanted, held and free."""
+    if device == "cpu":
+        yield
+        return
+    module = load(device)
+    try:
+        yield
+    except module.cuda.memory.OutOfMemoryError as error:
+        wanted = re.search(r"allocating ([\d,]+) bytes", str(error))
+        more = f"{int(wanted[1].replace(',', '')) / 2**20:,.1f} MiB more are wanted; " if wanted else ""
+        free, total = (size / 2**20 for size in module.cuda.runtime.memGetInfo())
+        used = module.get_default_memory_pool().used_bytes() / 2**20
+        raise MemoryError(
+            f"on {describe(device)} {more}arrays hold {used:,.1f} MiB, and {free:,.1f} of {total:,.1f} MiB are free"
+        ) from error
+
+
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
@@ -266,6 +285,12 @@ def allow_tf32(allowed: bool = True) -> Iterator[None]:
         _tf32.reset(token)
 
 
-def tf32(dtype: Any) -> bool:
-    """Return whether products of this dtype are to be made on tensor cores."""
-    return _tf32.get() and dtype == np.float32
+def tf32(array: Any) -> bool:
+    """Return whether a product that fills this array is to be made on tensor cores."""
+    return _tf32.get() and array.dtype == np.float32 and has_tf32(str(device_of(array)))
+
+
+@functools.cache
+def has_tf32(device: str) -> bool:
+    """Return whether a usable device has tensor cores for TF32: GPUs from sm_80 on have, and the emulated one."""
+    return device == "cuda-emulated" or load(device).cuda.runtime.getDeviceProperties(0)["major"] >= 8

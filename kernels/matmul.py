@@ -165,7 +165,7 @@ def _product_cuda(x: Any, w: Any, b: Any, activation: str, slope: float) -> Any:
     _cu.launch(
         "product", x, w, xp.ascontiguousarray(b) if with_b else x, out, m, n, k, *strides, *settings,
         grid=tiles(m, n, parts),
-        variant=(cuda.tf32(y.dtype), x_column == 1, w_row == 1),
+        variant=(cuda.tf32(y), x_column == 1, w_row == 1),
     )  # fmt: skip
     if whole:
         return y

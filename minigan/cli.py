@@ -129,9 +129,10 @@ def _train(run: Any, folder: Path) -> int:
 
         try:
             finished = run.train(tell, lambda: stop.number != 0)
-        except Diverged as error:
+        except (Diverged, MemoryError) as error:
+            said = str(error) if isinstance(error, Diverged) else _full(error)
             last = f"the last good checkpoint is step {run.last_saved}" if run.last_saved >= 0 else "nothing was saved"
-            raise Refusal(f"{error}; {last}, and the files so far are kept in {folder}", 1) from None
+            raise Refusal(f"{said}; {last}, and the files so far are kept in {folder}", 1) from None
         except ValueError as error:  # not the user's doing: keep the traceback
             raise RuntimeError(f"training failed at step {trainer.steps + 1}; please report this") from error
     again = f"minigan train --resume --out {shlex.quote(str(folder))}"
@@ -145,6 +146,10 @@ def _train(run: Any, folder: Path) -> int:
     print(f"made in {folder}/: {', '.join(made)}")
     print(f"next: minigan sample {shlex.quote(str(folder))} --count 2000 --out samples.npz")
     return 0
+
+
+def _full(error: MemoryError) -> str:
+    return f"out of memory ({error}): a smaller --batch-size or --width needs less"
 
 
 def _times(shape: Sequence[int]) -> str:
@@ -356,7 +361,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("minigan: interrupted", file=sys.stderr)
         return 130
     except MemoryError as error:
-        print(f"minigan: out of memory ({error}): a smaller --batch-size or --width needs less", file=sys.stderr)
+        print(f"minigan: {_full(error)}", file=sys.stderr)
         return 1
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from minigan.kernels import cuda
+from minigan.kernels.cuda import allow_tf32 as allow_tf32
+from minigan.kernels.cuda import sizes_told as sizes_told
 
 DEVICES = ("cpu", "cuda", "cuda-emulated")
 
@@ -50,6 +52,15 @@ def why_not(device: str) -> str | None:
     return None if device == "cpu" else cuda.reason_against(device)
 
 
+def why_no_tf32(device: str) -> str | None:
+    """Return in a sentence why a usable device makes no products in TF32, None where it does."""
+    if device == "cpu":
+        return "TF32 is a GPU's: it needs device cuda or cuda-emulated, and this is the CPU"
+    return (
+        None if cuda.has_tf32(device) else f"{cuda.describe(device)} has no tensor cores for TF32: sm_80 or newer has"
+    )
+
+
 def resolve(device: str | None) -> str:
     """Return a usable device for ``device``, or the best one for "auto"; ValueError says why it cannot be used."""
     if device is None:
@@ -69,7 +80,10 @@ def to_device(array: Any, device: str) -> Any:
     if device_of(array) == device:
         return array
     host = to_numpy(array)
-    return host if device == "cpu" else module(resolve(device)).asarray(host)
+    if device == "cpu":
+        return host
+    with sizes_told(resolve(device)):
+        return module(device).asarray(host)
 
 
 def to_numpy(array: Any) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minigan as mg
-from minigan import device, nn, optim
+from minigan import cli, device, nn, optim
 from minigan.gan import Alternating, Config, Diverged, Game, TracedGame, Trainer, penalties
 from minigan.gan.captured import CapturedStep
 from minigan.gan.models import MODELS
@@ -266,3 +266,88 @@ def test_a_step_that_looks_at_values_is_done_without_a_graph():
         assert trainer._captured._graph is None
         results.append({name: x.tobytes() for name, x in trainer.state().items()})
     assert results[0] == results[1]
+
+
+# --- settings of a device ---------------------------------------------------------------------------------------------
+
+
+def points(**settings):
+    return replace(Config.preset("ring"), device=EMULATED, width=4, batch_size=8, **settings)
+
+
+def test_tf32_is_a_setting_of_a_run_and_changes_its_products():
+    weights = []
+    for tf32 in (False, True):
+        trainer = Trainer(points(tf32=tf32))
+        for _ in range(4):  # the last of them captured
+            trainer.step()
+        assert trainer._captured.reason is None
+        weights.append(trainer.generator.parameters()[0].numpy())
+        assert not cuda._tf32.get()
+    np.testing.assert_allclose(weights[1], weights[0], rtol=0.1, atol=0.01)
+    assert (weights[0] != weights[1]).any()
+    with pytest.raises(ValueError, match="tf32: TF32 is a GPU's: it needs device cuda or cuda-emulated"):
+        Config(device="cpu", tf32=True)
+
+
+def test_a_gpu_without_tensor_cores_makes_true_products_and_says_so(monkeypatch):
+    class Turing:
+        cuda = runtime = None
+
+        def getDeviceProperties(self, number):  # noqa: N802
+            return {"name": b"Tesla T4", "major": 7, "minor": 5}
+
+    turing = Turing()
+    turing.cuda, turing.runtime, turing.__version__ = turing, turing, "14.2.0"
+    monkeypatch.setattr(cuda, "load", lambda name: turing)
+    monkeypatch.setattr(cuda, "has_tf32", cuda.has_tf32.__wrapped__)
+    assert (
+        device.why_no_tf32("cuda") == "Tesla T4 (sm_75), CuPy 14.2.0 has no tensor cores for TF32: sm_80 or newer has"
+    )
+    monkeypatch.setattr(cuda, "device_of", lambda array: "cuda")
+    with device.allow_tf32():
+        assert not cuda.tf32(np.ones(1, np.float32))
+
+
+def test_a_full_memory_is_told_in_sizes():
+    pool = emulator.get_default_memory_pool()
+    trainer = Trainer(points())
+    trainer.step()
+    pool.set_limit(pool.used_bytes() + 1000)
+    try:
+        with pytest.raises(MemoryError, match=r"CUDA on this CPU .* MiB more are wanted; arrays hold .* MiB are free"):
+            trainer.step()
+        with pytest.raises(MemoryError, match=r"9.5 MiB more are wanted"):
+            device.to_device(np.ones(2_500_000, np.float32), EMULATED)
+    finally:
+        pool.set_limit(0)
+    trainer.step()
+    assert emulator.cuda.runtime.memGetInfo()[1] > 2**28
+
+
+def test_samples_of_an_emulated_run_are_those_of_its_weights_on_the_cpu():
+    trainer, host = Trainer(points()), Trainer(replace(points(), device="cpu"))
+    trainer.step()
+    host.load_state(trainer.state())
+    np.testing.assert_array_equal(trainer.sample(5), host.sample(5))
+    assert {p.device for p in trainer.generator.parameters()} == {EMULATED}
+
+
+def test_a_run_that_fills_the_memory_says_what_is_kept(tmp_path, capsys, monkeypatch):
+    pool, step = emulator.get_default_memory_pool(), Trainer.step
+
+    def fill(trainer):
+        pool.set_limit(pool.used_bytes() + 100 if trainer.steps == 1 else 0)
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "step", fill)
+    arguments = f"train --data ring --device {EMULATED} --width 4 --batch-size 8 --steps 5 --checkpoint-every 1"
+    try:
+        assert cli.main([*arguments.split(), "--out", str(tmp_path / "run")]) == 1
+    finally:
+        pool.set_limit(0)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("minigan: out of memory (on CUDA on this CPU ")
+    assert "a smaller --batch-size or --width needs less; the last good checkpoint is step 1, and" in said
+    monkeypatch.undo()
+    assert cli.main(f"train --resume --steps 3 --out {tmp_path / 'run'}".split()) == 0

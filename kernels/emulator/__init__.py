@@ -9,6 +9,7 @@ end in an :class:`EmulationError` that names the thread and the line. Kernels ar
 | file | what |
 |---|---|
 | `array.py` | device memory: arrays that know what was written |
+| `pool.py` | how much device memory there is |
 | `module.py` | compiling and launching |
 | `stream.py` | streams, events, and graphs that are recorded and replayed |
 | `runtime.cpp` | the machine: fibers, barriers, warps, the check of every access |
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as _np
 
+from minigan.kernels.emulator import pool as _pool
 from minigan.kernels.emulator import stream as _stream
 from minigan.kernels.emulator.array import (
     array,
@@ -38,20 +40,21 @@ from minigan.kernels.emulator.array import (
     zeros,
     zeros_like,
 )
-from minigan.kernels.emulator.errors import CompileException, CUDADriverError, CUDARuntimeError, EmulationError
+from minigan.kernels.emulator.errors import (
+    CompileException,
+    CUDADriverError,
+    CUDARuntimeError,
+    EmulationError,
+    OutOfMemoryError,
+)
 from minigan.kernels.emulator.module import ORDERS, RawKernel, RawModule, missing_compiler, order
+from minigan.kernels.emulator.pool import get_default_memory_pool
 
 __version__ = "emulated"
 
 
-class MemoryPool:
-    """Memory of one's own: all memory is, here."""
-
-    malloc = None
-
-
 cuda = SimpleNamespace(
-    MemoryPool=MemoryPool,
+    MemoryPool=_pool.MemoryPool,
     using_allocator=lambda allocator: nullcontext(),
     Stream=_stream.Stream,
     Event=_stream.Event,
@@ -60,8 +63,12 @@ cuda = SimpleNamespace(
     get_elapsed_time=_stream.get_elapsed_time,
     compiler=SimpleNamespace(CompileException=CompileException),
     runtime=SimpleNamespace(
-        CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: 1, deviceSynchronize=_stream.synchronize_device
+        CUDARuntimeError=CUDARuntimeError,
+        getDeviceCount=lambda: 1,
+        deviceSynchronize=_stream.synchronize_device,
+        memGetInfo=_pool.free_and_total,
     ),
+    memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     driver=SimpleNamespace(CUDADriverError=CUDADriverError),
 )
 
@@ -82,6 +89,7 @@ __all__ = [
     "empty_like",
     "full",
     "full_like",
+    "get_default_memory_pool",
     "missing_compiler",
     "ndarray",
     "ones",

@@ -7,12 +7,14 @@ array that nobody wrote, reading a value while a stream captures.
 from __future__ import annotations
 
 import operator
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from minigan.kernels.emulator.pool import get_default_memory_pool
 from minigan.kernels.emulator.stream import forbid_in_capture, get_current_stream, submit, wait_to_read
 
 POISON = 0xFF  # bytes of new memory: NaN in every float format, and −1
@@ -22,12 +24,14 @@ class Memory:
     """A block of device memory, with a byte for each of its bytes that says whether it was written."""
 
     def __init__(self, size: int) -> None:
+        get_default_memory_pool().take(size)
         block = np.empty(size + 64, np.uint8)
         start = -block.ctypes.data % 64
         self.bytes = block[start : start + size]
         self.bytes[:] = POISON
         self.written = np.zeros(size, np.uint8)
         self.address = self.bytes.ctypes.data
+        weakref.finalize(self, get_default_memory_pool().give, size)
 
 
 class ndarray:  # noqa: N801

@@ -15,3 +15,7 @@ class CUDARuntimeError(RuntimeError):
 
 class CUDADriverError(RuntimeError):
     """A call that the CUDA driver refuses."""
+
+
+class OutOfMemoryError(MemoryError):
+    """Device memory is full."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from minigan.data import DATASETS
-from minigan.device import resolve
+from minigan.device import resolve, why_no_tf32
 from minigan.gan.models import MODELS
 from minigan.gan.objectives import OBJECTIVES
 from minigan.gan.penalties import PENALTIES
@@ -72,6 +72,8 @@ class Config:
     """Seed of everything random."""
     device: str = "auto"
     """auto, cpu, cuda or cuda-emulated (the CUDA kernels on this CPU: slow, and checked)."""
+    tf32: bool = False
+    """On a GPU, products of float32 in TF32 (10 bits of mantissa) on tensor cores: faster, less exact."""
     log_every: int = 10
     """Steps between rows of metrics.csv."""
     sample_every: int = 150
@@ -90,7 +92,9 @@ class Config:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose from {', '.join(known)}")
-        resolve(self.device)
+        device = resolve(self.device)
+        if self.tf32 and (reason := why_no_tf32(device)):
+            raise ValueError(f"tf32: {reason}")
         for name in ("d_steps", "batch_size", "latent", "width", "log_every", "sample_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

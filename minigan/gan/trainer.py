@@ -8,7 +8,7 @@ import numpy as np
 
 from minigan.autodiff import renew
 from minigan.data import Dataset, batch_indices, load
-from minigan.device import device_of, resolve, to_device, to_numpy
+from minigan.device import allow_tf32, device_of, resolve, sizes_told, to_device, to_numpy
 from minigan.gan.captured import CapturedStep
 from minigan.gan.config import Config
 from minigan.gan.dynamics import Alternating, Step
@@ -61,14 +61,16 @@ class Trainer:
     def step(self) -> Step:
         """Train one step; :class:`Diverged` where a number is not finite, before any player moves by it.
 
-        A captured step (on cuda) does not stop to look: there :meth:`metrics` finds out.
+        A captured step (on cuda) does not stop to look: there :meth:`metrics` finds out. MemoryError says in sizes that
+        a device's memory is full.
         """
         first = self.steps * self.config.d_steps
         numbers = range(first, first + self.config.d_steps)
         size, seed = self.config.batch_size, self.config.seed
         rows = np.stack([batch_indices(len(self.samples), size, seed, number) for number in numbers])
         try:
-            found = self._captured.step(rows) if self._captured else self._run(rows)
+            with sizes_told(self.device), allow_tf32(self.config.tf32):
+                found = self._captured.step(rows) if self._captured else self._run(rows)
         except FloatingPointError as error:
             raise Diverged(f"step {self.steps + 1}: {error}") from None
         self.steps += 1
@@ -122,29 +124,35 @@ class Trainer:
 
     # --- samples ------------------------------------------------------------------------------------------------------
 
+    @property
+    def samples_device(self) -> str:
+        """The device that samples are made on: the CPU for the emulated one, a moment there instead of minutes."""
+        return "cpu" if self.device == "cuda-emulated" else self.device
+
     def averaged_generator(self) -> Module:
         """Return the generator on the moving average of its weights (or its own), ready for inference.
 
         Its batch norms take their statistics from a fixed set of latents run through these very weights ("standing
         statistics", 1809.11096): the running ones belong to other weights. So a sample depends on its own z alone.
         """
+        device = self.samples_device
         weights = self.generator_optimizer.average() if self.config.ema else self.generator_optimizer.parameters
-        generator = self.generator.with_parameters(weights)
+        generator = self.generator.with_parameters([weight.detach().to(device) for weight in weights]).to(device)
         norms = [module for _, module in generator.modules() if isinstance(module, BatchNorm)]
         if norms:
             for norm in norms:
                 norm.momentum = 1.0
             with no_grad():
-                noise = Generator(self.config.seed, stream="sample", device=self.device)
+                noise = Generator(self.config.seed, stream="sample", device=device)
                 generator.train()(noise.normal((STANDING, self.config.latent)))
         return generator.eval()
 
     def sample(self, count: int, seed: int | None = None) -> np.ndarray:
         """Return ``count`` samples (count, ...) of the averaged generator, the same for the same seed and weights."""
-        generator = self.averaged_generator()
         seed = self.config.seed if seed is None else seed
-        noise = Generator(seed, stream="sample", step=1, device=self.device)
-        with no_grad():
+        with no_grad(), sizes_told(self.device), allow_tf32(self.config.tf32):
+            generator = self.averaged_generator()
+            noise = Generator(seed, stream="sample", step=1, device=self.samples_device)
             parts = [
                 to_numpy(generator(noise.normal((min(500, count - start), self.config.latent))).data)
                 for start in range(0, count, 500)
