@@ -53,10 +53,11 @@ def test_gradients(row, backend, data):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-@settings(max_examples=3)
+@pytest.mark.parametrize("backend", EMULATED)
+@settings(max_examples=2)
 @given(data=st.data())
-def test_gradients_on_the_emulated_device(row, data):
-    with running_on("cuda-emulated, shuffled") as device:
+def test_gradients_on_the_emulated_device(row, backend, data):
+    with running_on(backend) as device:
         seed = data.draw(st.integers(0, 2**31), label="seed of the check")
         check_row(row, seed, HypothesisDraw(data), device)
 

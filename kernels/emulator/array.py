@@ -251,7 +251,7 @@ def _result(found: Any, compute: Callable[[], Any], sources: list[ndarray], out:
     """Put what was found into device memory, or give a view of the source that it is a view of."""
     if not isinstance(found, np.ndarray | np.generic):
         return found
-    if out is None and isinstance(found, np.ndarray):
+    if out is None and isinstance(found, np.ndarray) and found.base is not None:
         for source in sources:
             inside = 0 <= found.ctypes.data - source._memory.address < max(1, source._memory.bytes.size)
             if inside and np.may_share_memory(found, source._host):
@@ -261,7 +261,10 @@ def _result(found: Any, compute: Callable[[], Any], sources: list[ndarray], out:
 
     def store() -> None:
         result._host[...] = compute() if later else found
-        result.written()[...] = 1
+        if out is None:
+            result._memory.written.fill(1)
+        else:
+            result.written()[...] = 1
 
     submit(store)
     return result
