@@ -19,7 +19,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
 
-from benchmarks.step import Worker, heading, measure, missing_peers
+from benchmarks.step import Setting, heading, measure, missing_peers, start
+from benchmarks.worker import Place
 
 BATCHES = (8, 16, 32, 64, 128, 256, 512)
 CHANNELS = (16, 32, 64, 128)
@@ -93,11 +94,14 @@ def main():
     peers, missing = missing_peers(["torch"])
     began = time.perf_counter()
     found, versions, reasons = {}, {}, list(missing)
-    Worker("minigan", "traced", f"dc28:batch={BATCHES[0]}", arguments.threads).close()  # compiles what is not cached
+    place = Place("cpu", "float32", arguments.threads)
+    for worker in start(Setting(f"dc28:batch={BATCHES[0]}", place), [], LINES):  # compiles what is not cached
+        worker.close()
     for axis, sizes in (("batch", BATCHES), ("base", CHANNELS)):
         for size in sizes:
             name = f"dc28:{axis}={size}"
-            rows, _, why = measure(name, peers, arguments.rounds, arguments.threads, variants=LINES)
+            setting = Setting(name, place)
+            rows, _, why = measure(setting, start(setting, peers, LINES), arguments.rounds)
             found[axis, size] = cost(rows)
             versions |= {row["version"]: None for row in rows}
             reasons += [f"{name}, {reason}" for reason in why]
@@ -108,7 +112,7 @@ def main():
             )
     folder = Path(__file__).parent if arguments.write else Path()
     draw(found, folder / "sizes.png")
-    lines = [*heading(arguments.threads, versions), *table(found), ""]
+    lines = [*heading(place, versions), *table(found), ""]
     lines += [f"Missing: {reason}" for reason in reasons]
     print("\n".join(lines))
     print(f"\n{time.perf_counter() - began:.0f} s; the picture is {folder / 'sizes.png'}", file=sys.stderr)

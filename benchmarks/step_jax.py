@@ -49,7 +49,7 @@ def apply(layer, p, x):
     return y + p[1] if len(p) > 1 else y
 
 
-def build(workload, variant, threads):
+def build(workload, variant, place):
     """Return a function that trains one step."""
 
     def network(layers):

@@ -1,8 +1,11 @@
 """The step in minigan: the public API and nothing else."""
 
+import numpy as np
+
 import minigan as mg
-from minigan import nn
+from minigan import device, nn
 from minigan.gan import Alternating, Game, TracedGame
+from minigan.gan.captured import CapturedStep
 from minigan.gan.penalties import PENALTIES
 from minigan.optim import Adam
 from minigan.random import Generator
@@ -24,10 +27,11 @@ def version():
     return f"minigan {mg.__version__}"
 
 
-def build(workload, variant, threads):
-    """Return a function that trains one step."""
+def build(workload, variant, place):
+    """Return a function that trains one step, one that waits for it, and on a device one that says what it holds."""
+    device.resolve(place.device)
     g, d = (
-        nn.Sequential(*(BUILDERS[kind](*numbers) for kind, *numbers in layers))
+        nn.Sequential(*(BUILDERS[kind](*numbers) for kind, *numbers in layers)).to(place.device)
         for layers in (workload.generator, workload.discriminator)
     )
     penalties = ((PENALTIES["r1"], workload.gamma),) if workload.gamma else ()
@@ -37,13 +41,33 @@ def build(workload, variant, threads):
         Adam(d.parameters(), workload.lr, workload.betas),
         Adam(g.parameters(), workload.lr, workload.betas, ema_decay=workload.ema),
     )
-    real = Generator(0, stream="data").normal((workload.batch, *workload.shape))
-    noise = {name: Generator(0, stream=name) for name in ("latent-D", "latent-G")}
+    real = Generator(0, stream="data", device=place.device).normal((workload.batch, *workload.shape))
+    noise = {name: Generator(0, stream=name, device=place.device) for name in ("latent-D", "latent-G")}
 
     def draw(name):
         return lambda: noise[name].normal((workload.batch, workload.latent))
 
-    def step():
+    def step(rows=None):
         return dynamics.step(lambda: real, draw("latent-D"), draw("latent-G"))
 
-    return step, lambda: None
+    if place.device == "cpu":
+        return step, lambda: None
+    return on_device(step, dynamics, noise, variant == "captured", place)
+
+
+def on_device(step, dynamics, noise, captured, place):
+    """Return the step, captured or not, what waits for the device, and what tells the MiB that arrays hold there."""
+    module, rows = device.module(place.device), np.zeros((1, 1), np.int64)
+    graph = CapturedStep(step, dynamics, noise) if captured else None
+
+    def on_graph():
+        with device.allow_tf32(place.precision == "tf32"):
+            step() if graph is None else graph.step(rows)
+        if graph is not None and graph.reason:
+            raise RuntimeError(f"the step is not captured: {graph.reason}")
+
+    def held():
+        pools = [module.get_default_memory_pool(), *([graph._pool] if graph is not None else [])]
+        return sum(pool.total_bytes() for pool in pools) / 2**20
+
+    return on_graph, module.cuda.runtime.deviceSynchronize, held

@@ -1,10 +1,10 @@
 """One framework in a process of its own: builds a workload, then runs as many steps as it is asked to.
 
-    python -m benchmarks.worker FRAMEWORK WORKLOAD VARIANT THREADS
+    python -m benchmarks.worker FRAMEWORK WORKLOAD VARIANT DEVICE PRECISION THREADS
 
 Answers on standard output, one JSON object a line: first itself (version, seconds to import, build and first step),
-then {"ms": …} for each number of steps read from standard input; {"peak_mib": …, "above_import_mib": …} for "memory";
-our own step's time by op for "profile N".
+then {"ms": …} for each number of steps read from standard input; {"peak_mib": …} of the device's memory, or of the
+process's own with {"above_import_mib": …}, for "memory"; our own step's time by op for "profile N".
 """
 
 import importlib
@@ -12,6 +12,15 @@ import json
 import os
 import sys
 import time
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """Where steps run: cpu, cuda or cuda-emulated, products in float32 or tf32, threads of the processor."""
+
+    device: str
+    precision: str
+    threads: int
 
 
 def say(**answer):
@@ -38,9 +47,10 @@ def timed(step, wait, steps):
 
 
 def main():
-    framework, name, variant, threads = sys.argv[1:]
-    if int(threads) < len(os.sched_getaffinity(0)):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
+    framework, name, variant, device, precision, threads = sys.argv[1:]
+    place = Place(device, precision, int(threads))
+    if place.threads < len(os.sched_getaffinity(0)):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: place.threads])
     from benchmarks.workloads import find
 
     began = time.perf_counter()
@@ -48,18 +58,20 @@ def main():
     imported, base = time.perf_counter() - began, resident("VmRSS")
     try:
         began = time.perf_counter()
-        step, wait = module.build(find(name), variant, int(threads))
+        step, wait, *held = module.build(find(name), variant, place)
         first = timed(step, wait, 1) / 1e3
         ready = time.perf_counter() - began
+        for _ in range(2):
+            timed(step, wait, 1)
     except Exception as error:  # a variant that cannot do the workload says why
-        say(error=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        say(error=f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
         return
-    for _ in range(2):
-        timed(step, wait, 1)
     say(version=module.version(), import_s=imported, first_step_s=first, ready_s=ready)
     for line in sys.stdin:
         command, *numbers = line.split()
-        if command == "memory":
+        if command == "memory" and held:
+            say(peak_mib=held[0]())
+        elif command == "memory":
             reset_peak()
             timed(step, wait, 3)
             say(peak_mib=resident("VmHWM"), above_import_mib=resident("VmHWM") - base)

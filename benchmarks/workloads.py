@@ -104,12 +104,14 @@ WORKLOADS = {w.name: w for w in (MLP, DC8, dc28(), replace(dc28(), name="dc28r1"
 
 
 def find(text: str) -> Workload:
-    """Return a workload by name, or one of another size: ``dc28:base=32,batch=128``."""
+    """Return a workload by name, or one of another size: ``dc28:base=32,batch=128``; ``base`` for dc28 and dc64."""
     name, _, sizes = text.partition(":")
     if not sizes:
         return WORKLOADS[name]
     numbers = {key: int(value) for key, value in (part.split("=") for part in sizes.split(","))}
-    return replace({"dc28": dc28, "dc64": dc64}[name](**numbers), name=text)
+    make = {"dc28": dc28, "dc28r1": dc28, "dc64": dc64}
+    found = make[name](**numbers) if name in make else replace(WORKLOADS[name], **numbers)
+    return replace(found, name=text, gamma=WORKLOADS[name].gamma)
 
 
 def _forward_operations(layers: tuple[Layer, ...], sample: tuple[int, ...]) -> list[float]:
