@@ -65,11 +65,11 @@ def build(workload, variant, place):
     if images and tuned:
         g, d, real = (part.to(memory_format=torch.channels_last) for part in (g, d, real))
     average = copy.deepcopy(g) if workload.ema else None
-    if variant == "compile":
-        g.compile()
-        d.compile()
     settings = {"fused": tuned or None, "capturable": variant == "CUDA graphs"}
     step_g, step_d = (torch.optim.Adam(net.parameters(), workload.lr, workload.betas, **settings) for net in (g, d))
+    if variant == "compile":  # Module.compile() would do nothing: it skips the calls of PyTorch's own modules
+        torch._functorch.config.donated_buffer = workload.gamma == 0  # R1 goes through D's gradient again
+        g, d = torch.compile(g), torch.compile(d)
 
     def noise():
         return torch.randn(workload.batch, workload.latent, device=place.device)
