@@ -286,7 +286,7 @@ def allow_tf32(allowed: bool = True) -> Iterator[None]:
 
 
 def tf32(array: Any) -> bool:
-    """Return whether a product that fills this array is to be made on tensor cores."""
+    """Return whether products of this array are to be made on tensor cores."""
     return _tf32.get() and array.dtype == np.float32 and has_tf32(str(device_of(array)))
 
 
