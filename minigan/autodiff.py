@@ -231,15 +231,22 @@ def backward(
     return [table.get(x) for x in inputs]
 
 
-def grad(output: Tensor, inputs: Any, grad_output: Any = None, *, create_graph: bool = False) -> Any:
+def grad(
+    output: Tensor,
+    inputs: Any,
+    grad_output: Any = None,
+    *,
+    create_graph: bool = False,
+    materialize_grads: bool = False,
+) -> Any:
     """Return the gradient of ``output`` with respect to ``inputs``, in the structure of ``inputs``.
 
     ``inputs`` is a Tensor, or lists, tuples and dicts of Tensors. ``grad_output`` is the cotangent, of the shape of
     ``output``; it may be left out where ``output`` has one entry. With ``create_graph`` the gradients can be
-    differentiated again.
+    differentiated again. With ``materialize_grads`` the gradient of what ``output`` does not depend on is zeros.
 
-    ValueError if an input requires no grad or ``output`` does not depend on it; TypeError for things that are not
-    Tensors. The arrays returned share no memory with one another, the inputs or ``grad_output``.
+    ValueError if an input requires no grad or, otherwise, ``output`` does not depend on it; TypeError for things that
+    are not Tensors. The arrays returned share no memory with one another, the inputs or ``grad_output``.
     """
     if not isinstance(output, Tensor):
         raise TypeError(f"grad: the output must be a Tensor, not {type(output).__name__}")
@@ -251,15 +258,19 @@ def grad(output: Tensor, inputs: Any, grad_output: Any = None, *, create_graph: 
             raise ValueError(f"grad: inputs[{i}] of shape {x.shape} does not require grad")
     if not leaves:
         return inputs
-    if not output.requires_grad:
+    if not output.requires_grad and not materialize_grads:
         raise ValueError("grad: the output does not depend on anything that requires grad (or was made in no_grad)")
     cotangent = as_cotangent("grad", output, grad_output)
     results = backward([output], [cotangent], leaves, create_graph)
-    reached = _reached(output, leaves) if any(r is None for r in results) else set()
+    reached = _reached(output, leaves) if not materialize_grads and any(r is None for r in results) else set()
     for i, x in enumerate(leaves):
-        if results[i] is None and x in reached:  # a path whose derivative is zero everywhere: sign, a step, ...
-            results[i] = Tensor(np.zeros_like(x.data))
-        elif results[i] is None:
+        if results[i] is not None:
+            continue
+        if x in reached or (materialize_grads and x.id <= output.id):
+            results[i] = Tensor(
+                np.zeros_like(x.data)
+            )  # a path whose derivative is zero everywhere (sign, a step), or none
+        else:
             newer = ", or was changed (by an optimiser) after it was computed" if x.id > output.id else ""
             what = f"the output ({output.op.name if output.op else 'a leaf'}, {output.shape})"
             raise ValueError(f"grad: inputs[{i}] of shape {x.shape} is not on a path to {what}{newer}")

@@ -175,7 +175,7 @@ class RMSProp(Optimizer):
 class Adam(Optimizer):
     """Adam with bias-corrected moments (1412.6980); its first step is −lr·g/(|g| + ε)."""
 
-    slots = ("first", "second")
+    slots: tuple[str, ...] = ("first", "second")
     first: Any
     second: Any
 
@@ -206,3 +206,44 @@ class Adam(Optimizer):
             step=self._now(self.steps, self.clock),
             decay=self.ema_decay,
         )
+
+
+class _Optimistic(Optimizer):
+    """An optimiser that goes twice its move and takes back the last one: p ← p + 2Δ_t − Δ_{t−1}, Δ_{−1} = 0.
+
+    Mixed in before the optimiser whose moves Δ these are (1711.00141). ``past`` holds Δ_{t−1}.
+    """
+
+    past: Any
+
+    def _step_(self) -> None:
+        before, decay = self.buffer.copy(), self.ema_decay
+        self.ema_decay = 0.0  # the average follows where the parameters end up
+        empty, self.ema = self.ema, self._empty()
+        try:
+            super()._step_()
+        finally:
+            self.ema_decay, self.ema = decay, empty
+        move = self.buffer - before
+        self.buffer += move
+        self.buffer -= self.past
+        self.past[...] = move
+        if decay:
+            self.ema += (1 - decay) * (self.buffer - self.ema)
+
+
+class OptimisticSGD(_Optimistic, SGD):
+    """Optimistic mirror descent: p ← p − 2·lr·g_t + lr·g_{t−1}, g_{−1} = 0 (1711.00141, section 3)."""
+
+    def __init__(
+        self, parameters: Sequence[Tensor], lr: float, weight_decay: float = 0.0, *, ema_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, lr, 0.0, weight_decay, ema_decay=ema_decay)
+        self.slots = ("past",)
+        self.past = np.zeros_like(self.buffer)
+
+
+class OptimisticAdam(_Optimistic, Adam):
+    """Adam's move with bias-corrected moments, taken twice, less the one before (1711.00141, algorithm 1)."""
+
+    slots = ("first", "second", "past")

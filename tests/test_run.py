@@ -294,7 +294,7 @@ def test_training_passes_every_sample_once_an_epoch(d_steps):
     points = np.arange(96, dtype=np.float32).reshape(48, 2) / 96
     trainer = Trainer(replace(RING, d_steps=d_steps), Dataset("points", points))
     seen, gradient = [], trainer.game.discriminator_gradient
-    trainer.game.discriminator_gradient = lambda real, fake: (seen.append(real.data.copy()), gradient(real, fake))[1]
+    trainer.game.discriminator_gradient = lambda real, z: (seen.append(real.data.copy()), gradient(real, z))[1]
     for _ in range(6 // d_steps):
         trainer.step()
     epochs = np.concatenate(seen).reshape(2, 48, 2)

@@ -1,10 +1,11 @@
 """The two-player game: objectives, penalties, the game itself, how players move, and the loop around it."""
 
-from minigan.gan import metrics, objectives, penalties
+from minigan.gan import games, metrics, objectives, penalties
 from minigan.gan.config import Config
-from minigan.gan.dynamics import Alternating, Step
-from minigan.gan.game import Diverged, Game, Losses
+from minigan.gan.dynamics import Alternating, Extragradient, Simultaneous, Step
+from minigan.gan.game import Diverged, Game, Gradient, Losses
 from minigan.gan.models import MODELS, dcgan, mlp
+from minigan.gan.rules import Consensus, NagarajanKolter, Unrolled
 from minigan.gan.traced import TracedGame
 from minigan.gan.trainer import Trainer
 
@@ -12,13 +13,20 @@ __all__ = [
     "MODELS",
     "Alternating",
     "Config",
+    "Consensus",
     "Diverged",
+    "Extragradient",
     "Game",
+    "Gradient",
     "Losses",
+    "NagarajanKolter",
+    "Simultaneous",
     "Step",
     "TracedGame",
     "Trainer",
+    "Unrolled",
     "dcgan",
+    "games",
     "metrics",
     "mlp",
     "objectives",

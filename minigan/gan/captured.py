@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigan import device
-from minigan.gan.dynamics import Alternating, Step
+from minigan.gan.dynamics import Dynamics, Step
 from minigan.nn import Dropout
 from minigan.random import Generator
 
@@ -29,7 +29,7 @@ class CapturedStep:
     draws from ``noise`` alone. ``reason`` says why nothing is captured, None where it is.
     """
 
-    def __init__(self, run: Callable[[Any], Step], dynamics: Alternating, noise: dict[str, Generator]) -> None:
+    def __init__(self, run: Callable[[Any], Step], dynamics: Dynamics, noise: dict[str, Generator]) -> None:
         self.run, self.dynamics, self.noise = run, dynamics, noise
         self.reason = self._reason()
         self._module = device.xp(dynamics.discriminator_optimizer.buffer)
@@ -38,6 +38,7 @@ class CapturedStep:
         self._found: Step | None = None
         self._rows: Any = None
         self._draws: dict[str, int] = {}
+        self._moves: list[int] = []
 
     def _reason(self) -> str | None:
         networks = self.dynamics.game.generator, self.dynamics.game.discriminator
@@ -51,8 +52,8 @@ class CapturedStep:
         if self._graph is not None:
             self._rows.set(rows)
             self._graph.launch()  # on the current stream, so after the rows and before whoever reads what comes of it
-            for optimizer in self._optimizers():
-                optimizer.steps += self.dynamics.k if optimizer is self.dynamics.discriminator_optimizer else 1
+            for optimizer, count in zip(self._optimizers(), self._moves, strict=True):
+                optimizer.steps += count
             for name, count in self._draws.items():
                 self.noise[name].step += count
             assert self._found is not None
@@ -102,6 +103,7 @@ class CapturedStep:
         self._draws = {name: generator.step - counts[name] for name, generator in self.noise.items()}
         for name, generator in self.noise.items():
             generator.step = counts[name]
+        self._moves = [optimizer.steps - count for optimizer, count in zip(self._optimizers(), steps, strict=True)]
         for optimizer, count in zip(self._optimizers(), steps, strict=True):
             optimizer.steps = count
 

@@ -1,10 +1,15 @@
-"""How the players move. Alternating steps are Algorithm 1 of 1406.2661, with G's non-saturating loss where chosen."""
+"""How the players move on the game's gradients. Alternating steps are Algorithm 1 of 1406.2661.
+
+Every scheme takes a game (whose gradients may be those of a rule: see :mod:`minigan.gan.rules`) and an optimiser for
+each player, and has one method, ``step``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from minigan.autodiff import renew
 from minigan.gan.game import Game, Losses
 from minigan.optim import Optimizer
 from minigan.tensor import Tensor
@@ -21,27 +26,78 @@ class Step:
 
 
 @dataclass
-class Alternating:
-    """Algorithm 1: D takes k steps, then G takes one. Each player has its own optimiser and its own noise."""
+class Dynamics:
+    """A game and the players' optimisers. Each Draw of a step returns the next minibatch of data or noise."""
 
     game: Game
     discriminator_optimizer: Optimizer
     generator_optimizer: Optimizer
-    k: int = 1
-
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"Alternating: k must be at least 1, not {self.k}")
 
     def step(self, next_real: Draw, noise_d: Draw, noise_g: Draw) -> Step:
-        """Move both players once; each Draw returns the next minibatch of data or noise."""
+        """Move both players once."""
+        raise NotImplementedError
+
+
+@dataclass
+class Alternating(Dynamics):
+    """Algorithm 1: D takes k steps, then G takes m, each on noise of its own."""
+
+    k: int = 1
+    m: int = 1
+
+    def __post_init__(self) -> None:
+        for name, count in (("k", self.k), ("m", self.m)):
+            if count < 1:
+                raise ValueError(f"Alternating: {name} must be at least 1, not {count}")
+
+    def step(self, next_real: Draw, noise_d: Draw, noise_g: Draw) -> Step:
+        """Move D k times on fresh data, then G m times."""
         # D ascends V = E log D(x) + E log(1 − D(G(z))), which is to descend L_D = −V: the one place where a sign turns
         for _ in range(self.k):
-            real, fake = next_real(), self.game.generate(noise_d())
-            gradient, d = self.game.discriminator_gradient(real, fake)
+            real = next_real()
+            gradient, d = self.game.discriminator_gradient(real, noise_d())
             self.discriminator_optimizer.step(gradient)
-            del gradient  # its memory serves G's turn
+            del gradient  # its memory serves the next turn
 
-        gradient, g = self.game.generator_gradient(noise_g(), real)
-        self.generator_optimizer.step(gradient)
+        for _ in range(self.m):
+            gradient, g = self.game.generator_gradient(real, noise_g())
+            self.generator_optimizer.step(gradient)
+            del gradient
         return Step(d, g)
+
+
+@dataclass
+class Simultaneous(Dynamics):
+    """Both players move at once, from one point, on one minibatch: w ← w + h·v(w)."""
+
+    def step(self, next_real: Draw, noise_d: Draw, noise_g: Draw) -> Step:
+        """Move both players on the same data and (G's) noise."""
+        d, g = self.game.gradients(next_real(), noise_g())
+        self.discriminator_optimizer.step(d.parts)
+        self.generator_optimizer.step(g.parts)
+        return Step(d.losses, g.losses)
+
+
+@dataclass
+class Extragradient(Dynamics):
+    """Look ahead, then move from where one stood: w̃ = w + h·v(w), w ← w + h·v(w̃) (1711.00141, 1802.10551).
+
+    Both gradients are taken on one minibatch. With Adam this is ExtraAdam (1802.10551, algorithm 4): the moments follow
+    both gradients.
+    """
+
+    def step(self, next_real: Draw, noise_d: Draw, noise_g: Draw) -> Step:
+        """Move both players on the same data and (G's) noise."""
+        real, z = next_real(), noise_g()
+        players = self.discriminator_optimizer, self.generator_optimizer
+        before = [(player.buffer.copy(), player.ema.copy()) for player in players]
+        for player, gradient in zip(players, self.game.gradients(real, z), strict=True):
+            player.step(gradient.parts)
+        d, g = self.game.gradients(real, z)
+        for player, (parameters, average) in zip(players, before, strict=True):
+            player.buffer[...] = parameters
+            player.ema[...] = average
+            renew(player.parameters)
+        self.discriminator_optimizer.step(d.parts)
+        self.generator_optimizer.step(g.parts)
+        return Step(d.losses, g.losses)

@@ -37,6 +37,13 @@ class Losses(NamedTuple):
             return self._replace(**{name: copy(x) for name, x in self._asdict().items() if x is not None})
 
 
+class Gradient(NamedTuple):
+    """One player's gradient, a Tensor for each of its parameters, and the losses it was found with."""
+
+    parts: list[Tensor]
+    losses: Losses
+
+
 @dataclass
 class Game:
     """A generator G: z (N, latent) → samples, a discriminator D: samples → logits, and what they play for.
@@ -55,8 +62,11 @@ class Game:
         with no_grad():
             return self.generator(z)
 
-    def discriminator_loss(self, real: Any, fake: Tensor) -> Losses:
-        """Return L_D with its penalties on real (N, ...) and generated samples."""
+    def discriminator_loss(self, real: Any, fake: Any) -> Losses:
+        """Return L_D with its penalties on real (N, ...) and generated samples.
+
+        Where ``fake`` has a graph, the loss is a function of G's parameters too: its derivatives see both players.
+        """
         real = Tensor(as_array(raw(real)), requires_grad=any(p.at_real for p, _ in self.penalties))
         real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
         loss = self.objective.discriminator(real_logits, fake_logits)
@@ -66,28 +76,55 @@ class Game:
             total = term if total is None else total + term
         return Losses(loss if total is None else loss + total, real_logits, fake_logits, total)
 
-    def generator_loss(self, z: Any, real: Any = None) -> Losses:
-        """Return L_G on fresh noise z (N, latent); paired objectives compare with ``real`` samples."""
+    def generator_loss(self, real: Any, z: Any) -> Losses:
+        """Return L_G on noise z (N, latent); paired objectives compare with ``real`` samples, others take None."""
         fake_logits = self.discriminator(self.generator(z))
         real_logits = self.discriminator(real) if self.objective.paired else None
         return Losses(self.objective.generator(real_logits, fake_logits), real_logits, fake_logits)
 
-    def discriminator_gradient(self, real: Any, fake: Tensor) -> tuple[list[Tensor], Losses]:
+    def losses(self, real: Any, z: Any) -> tuple[Losses, Losses]:
+        """Return (D's, G's) losses on one minibatch, both as functions of both players' parameters."""
+        d = self.discriminator_loss(real, self.generator(z))
+        return d, Losses(self.objective.generator(d.real_logits, d.fake_logits), d.real_logits, d.fake_logits)
+
+    # --- gradients: what each player descends -------------------------------------------------------------------------
+
+    def discriminator_gradient(self, real: Any, z: Any) -> Gradient:
         """Return ∇_{θ_D} L_D, one Tensor a parameter, and the losses without their graph."""
         with weights_stay():
+            fake = self.generate(z)
             found = self.discriminator_loss(real, fake)
             if may_look(found.loss.data) and not np.isfinite(found.loss.data):
                 made = "" if np.isfinite(fake.data).all() else "G made samples that are not finite; "
                 raise Diverged(f"the loss of D is not finite: {made}{first_bad(found.loss)}")
-            return grad(found.loss, self.discriminator.parameters()), found.detach()
+            return Gradient(grad(found.loss, self.discriminator.parameters()), found.detach())
 
-    def generator_gradient(self, z: Any, real: Any = None) -> tuple[list[Tensor], Losses]:
+    def generator_gradient(self, real: Any, z: Any) -> Gradient:
         """Return ∇_{θ_G} L_G, one Tensor a parameter, and the losses without their graph."""
         with weights_stay():
-            found = self.generator_loss(z, real)
+            found = self.generator_loss(real, z)
             if may_look(found.loss.data) and not np.isfinite(found.loss.data):
                 raise Diverged(f"the loss of G is not finite: {first_bad(found.loss)}")
-            return grad(found.loss, self.generator.parameters()), found.detach()
+            return Gradient(grad(found.loss, self.generator.parameters()), found.detach())
+
+    def gradients(self, real: Any, z: Any, *, create_graph: bool = False) -> tuple[Gradient, Gradient]:
+        """Return (D's, G's) gradient at one point on one minibatch: minus the game's gradient field v.
+
+        With ``create_graph`` both are functions of both players' parameters, to be differentiated further.
+        """
+        found = self.losses(real, z)
+        for name, losses in zip("DG", found, strict=True):
+            if may_look(losses.loss.data) and not np.isfinite(losses.loss.data):
+                raise Diverged(f"the loss of {name} is not finite: {first_bad(losses.loss)}")
+        players = self.discriminator, self.generator
+        d, g = (
+            Gradient(
+                grad(losses.loss, player.parameters(), create_graph=create_graph, materialize_grads=True),
+                losses.detach(),
+            )
+            for losses, player in zip(found, players, strict=True)
+        )
+        return d, g
 
 
 def first_bad(output: Tensor) -> str:

@@ -22,8 +22,8 @@ Discriminator = Callable[[Tensor], Tensor]
 
 
 def _variable(x: Any) -> Tensor:
-    """Return x as a leaf to differentiate with respect to."""
-    return Tensor(as_array(raw(x)), requires_grad=True)
+    """Return x as a node to differentiate with respect to: itself where it has a graph, or a new leaf."""
+    return x if isinstance(x, Tensor) and x.requires_grad else Tensor(as_array(raw(x)), requires_grad=True)
 
 
 def squared_norms(discriminator: Discriminator, x: Tensor, logits: Tensor | None = None) -> Tensor:
@@ -42,12 +42,12 @@ def r1(
     ``real`` (N, ...) holds real samples. ``logits`` saves a forward pass where D(real) was computed from a ``real``
     that requires grad.
     """
-    x = real if logits is not None else _variable(real)
+    x = _variable(real)
     return mean(squared_norms(discriminator, x, logits)) * (gamma / 2)
 
 
 def r2(discriminator: Discriminator, real: Any, fake: Any, *, gamma: float = 1.0) -> Tensor:
-    """R2 = (γ/2) E_q ‖∇ₓ s(x)‖², on generated samples (N, ...) taken as constants (1801.04406)."""
+    """R2 = (γ/2) E_q ‖∇ₓ s(x)‖², on generated samples (N, ...) (1801.04406)."""
     return mean(squared_norms(discriminator, _variable(fake))) * (gamma / 2)
 
 
@@ -59,7 +59,7 @@ def wgan_gp(
     ``real`` and ``fake`` have one shape (N, ...); ``generator`` draws ε. The norm is taken per sample. The gradient of
     the norm at ∇s = 0 does not exist; it is taken as 0.
     """
-    a, b = Tensor(as_array(raw(real))), Tensor(as_array(raw(fake)))
+    a, b = (x if isinstance(x, Tensor) else Tensor(as_array(x)) for x in (real, fake))
     if a.shape != b.shape:
         raise ValueError(f"wgan_gp: real {a.shape} and fake {b.shape} samples are mixed and need one shape")
     epsilon = generator.uniform((a.shape[0], *[1] * (a.ndim - 1)), dtype=a.dtype)

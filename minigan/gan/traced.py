@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigan.device import as_array
-from minigan.gan.game import Game, Losses
+from minigan.gan.game import Game, Gradient
 from minigan.ops.conv import weights_stay
 from minigan.ops.elementwise import raw
 from minigan.tensor import Tensor
@@ -24,12 +24,11 @@ class TracedGame(Game):
     of this package do: see :mod:`minigan.trace` for what a trace cannot see, and what it checks. Changes to a network's
     layers and settings between turns are noticed.
 
-    ``traces["generate"]``, ``["discriminator"]`` and ``["generator"]`` hold the turns' source, for reading.
+    ``traces["discriminator"]`` and ``["generator"]`` hold the turns' source, for reading.
     """
 
     def __post_init__(self) -> None:
         turns: dict[str, Callable[..., Any]] = {
-            "generate": super().generate,
             "discriminator": super().discriminator_gradient,
             "generator": super().generator_gradient,
         }
@@ -41,23 +40,18 @@ class TracedGame(Game):
         for network in (self.generator, self.discriminator):
             yield from (module for _, module in network.modules())
 
-    def generate(self, z: Any) -> Tensor:
-        """Return G(z) as constants."""
-        return self.traces["generate"](_constant(z))
-
-    def discriminator_gradient(self, real: Any, fake: Tensor) -> tuple[list[Tensor], Losses]:
+    def discriminator_gradient(self, real: Any, z: Any) -> Gradient:
         """Return ∇_{θ_D} L_D and the losses."""
         with weights_stay():
-            gradient, found = self.traces["discriminator"](_constant(real), fake)
+            found = self.traces["discriminator"](_constant(real), _constant(z))
         # without a graph nobody can say where a number went wrong: the game itself works it out again, and does
-        return (gradient, found) if np.isfinite(found.loss.data) else super().discriminator_gradient(real, fake)
+        return found if np.isfinite(found.losses.loss.data) else super().discriminator_gradient(real, z)
 
-    def generator_gradient(self, z: Any, real: Any = None) -> tuple[list[Tensor], Losses]:
+    def generator_gradient(self, real: Any, z: Any) -> Gradient:
         """Return ∇_{θ_G} L_G and the losses."""
         with weights_stay():
-            pairs = _constant(real) if self.objective.paired else None
-            gradient, found = self.traces["generator"](_constant(z), pairs)
-        return (gradient, found) if np.isfinite(found.loss.data) else super().generator_gradient(z, real)
+            found = self.traces["generator"](_constant(real) if self.objective.paired else None, _constant(z))
+        return found if np.isfinite(found.losses.loss.data) else super().generator_gradient(real, z)
 
 
 def _constant(x: Any) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 from minigan.autodiff import renew
 from minigan.device import resolve, to_device
 from minigan.flat import flatten_
-from minigan.tensor import Tensor
+from minigan.tensor import FLOATS, Tensor
 
 
 class Module:
@@ -118,6 +118,20 @@ class Module:
         renew(self.parameters())
         buffers = self.named_buffers().items()
         self.load_buffers({name: to_device(b, device) for name, b in buffers if b.dtype.kind == "f"})
+        return self
+
+    def astype(self, dtype: Any) -> Self:
+        """Make the parameters and the buffers of floats float32 or float64, and return the module.
+
+        An optimiser made before holds the old parameters: make it afterwards.
+        """
+        if np.dtype(dtype) not in FLOATS:
+            raise TypeError(f"parameters are float32 or float64, not {np.dtype(dtype)}")
+        for p in self.named_parameters().values():
+            p.data = p.data.astype(dtype)
+        renew(self.parameters())
+        buffers = self.named_buffers().items()
+        self.load_buffers({name: b.astype(dtype) for name, b in buffers if b.dtype.kind == "f"})
         return self
 
     def train(self, mode: bool = True) -> Self:

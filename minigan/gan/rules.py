@@ -1,0 +1,125 @@
+"""Games whose players descend more than their own loss: terms made of the other's gradient, differentiated again.
+
+Write v = (−∇_G L_G, −∇_D L_D) for the gradient field. Every rule is a :class:`Game`, so any dynamics moves on it, and
+all second derivatives are the engine's own. A rule changes :meth:`Game.gradients`; what it leaves to a player alone in
+its turn follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from minigan.autodiff import grad
+from minigan.gan.game import Game, Gradient, Losses
+from minigan.gradmode import no_grad
+from minigan.ops import square, sum
+from minigan.tensor import Tensor
+
+
+def squared_norm(parts: Sequence[Tensor]) -> Tensor:
+    """Return Σ g² over all entries of all parts, a Tensor of shape ()."""
+    total = sum(square(parts[0]))
+    for part in parts[1:]:
+        total = total + sum(square(part))
+    return total
+
+
+@dataclass
+class Consensus(Game):
+    """Both players also descend (γ/2)‖v‖²: w = v − γ∇(½‖v‖²) (1705.10461). ``strength`` is γ."""
+
+    strength: float = 1.0
+
+    def gradients(self, real: Any, z: Any, *, create_graph: bool = False) -> tuple[Gradient, Gradient]:
+        """Return (D's, G's) gradient plus γ∇(½‖v‖²)."""
+        found = super().gradients(real, z, create_graph=True)
+        energy = 0.5 * squared_norm([part for gradient in found for part in gradient.parts])
+        players = [self.discriminator.parameters(), self.generator.parameters()]
+        more = grad(energy, players, create_graph=create_graph, materialize_grads=True)
+        with nullcontext() if create_graph else no_grad():
+            d, g = (
+                Gradient([a + self.strength * b for a, b in zip(own.parts, terms, strict=True)], own.losses)
+                for own, terms in zip(found, more, strict=True)
+            )
+        return d, g
+
+    def discriminator_gradient(self, real: Any, z: Any) -> Gradient:
+        """Return what D descends."""
+        return self.gradients(real, z)[0]
+
+    def generator_gradient(self, real: Any, z: Any) -> Gradient:
+        """Return what G descends."""
+        return self.gradients(real, z)[1]
+
+
+@dataclass
+class ForGenerator(Game):
+    """A game in which G descends another loss, a function of both players' parameters; D descends its own."""
+
+    def loss_of_generator(self, real: Any, fake: Tensor, d: Losses, g: Losses) -> Tensor:
+        """Return what G descends, given both players' losses with their graphs."""
+        raise NotImplementedError
+
+    def gradients(self, real: Any, z: Any, *, create_graph: bool = False) -> tuple[Gradient, Gradient]:
+        """Return (D's own, G's changed) gradient."""
+        d, _ = super().gradients(real, z, create_graph=create_graph)
+        return d, self._gradient(real, z, create_graph)
+
+    def generator_gradient(self, real: Any, z: Any) -> Gradient:
+        """Return what G descends."""
+        return self._gradient(real, z, False)
+
+    def _gradient(self, real: Any, z: Any, create_graph: bool) -> Gradient:
+        fake = self.generator(z)
+        d = self.discriminator_loss(real, fake)
+        g = Losses(self.objective.generator(d.real_logits, d.fake_logits), d.real_logits, d.fake_logits)
+        loss = self.loss_of_generator(real, fake, d, g)
+        parts = grad(loss, self.generator.parameters(), create_graph=create_graph, materialize_grads=True)
+        return Gradient(parts, g._replace(loss=loss).detach())
+
+
+@dataclass
+class NagarajanKolter(ForGenerator):
+    """G minimises L_G + η‖∇_{θ_D} V‖², with V = −L_D before penalties; D is left as it is (1706.04156)."""
+
+    eta: float = 0.5
+
+    def loss_of_generator(self, real: Any, fake: Tensor, d: Losses, g: Losses) -> Tensor:
+        """Return L_G + η‖∇_{θ_D} V‖²."""
+        value = self.objective.discriminator(d.real_logits, d.fake_logits)
+        slopes = grad(value, self.discriminator.parameters(), create_graph=True, materialize_grads=True)
+        return g.loss + self.eta * squared_norm(slopes)
+
+
+@dataclass
+class Unrolled(ForGenerator):
+    """G descends L_G(θ_G, θ_D after K gradient steps of size ``rate``), through all of them (1611.02163).
+
+    All K steps are taken on the minibatch at hand, by plain gradient descent whatever D's optimiser is.
+    """
+
+    unroll: int = 5
+    rate: float = 1e-2
+
+    def loss_of_generator(self, real: Any, fake: Tensor, d: Losses, g: Losses) -> Tensor:
+        """Return L_G as D will see it K steps on."""
+        ahead, found = self.discriminator, d
+        parameters = ahead.parameters()
+        for _ in range(self.unroll):
+            slopes = grad(found.loss, parameters, create_graph=True, materialize_grads=True)
+            parameters = [p - self.rate * slope for p, slope in zip(parameters, slopes, strict=True)]
+            ahead = ahead.with_parameters(parameters)
+            found = Game(self.generator, ahead, self.objective, self.penalties, self.noise).discriminator_loss(
+                real, fake
+            )
+        return self.objective.generator(found.real_logits, found.fake_logits)
+
+
+RULES: dict[str, type[Game]] = {
+    "consensus": Consensus,
+    "nagarajan-kolter": NagarajanKolter,
+    "unrolled": Unrolled,
+}
