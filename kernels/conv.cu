@@ -140,7 +140,7 @@ struct TurnedWeights {
 // Launch shape: grid (⌈Cout/64⌉, ⌈N·OH·OW/64⌉), block GEMM_THREADS. A block reads the patches of 64 outputs and 64
 // channels of w, and writes 64 × 64 entries of y.
 template <class T, bool TF32>
-__global__ void __launch_bounds__(GEMM_THREADS, 2)
+__global__ void __launch_bounds__(GEMM_THREADS, GEMM_BLOCKS<T>)
 conv2d(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ y,
        const int* __restrict__ sizes, bool with_b, int activation, T slope) {
     const Geometry z(sizes);
@@ -156,7 +156,7 @@ conv2d(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b
 // Launch shape: grid (⌈Cin/64⌉, ⌈rows of the largest phase/64⌉, s · s'), block GEMM_THREADS. A block reads patches of y
 // and the taps of its phase, and writes 64 pixels × 64 channels of x. Every pixel is in one phase: all of x is written.
 template <class T, bool TF32>
-__global__ void __launch_bounds__(GEMM_THREADS, 2)
+__global__ void __launch_bounds__(GEMM_THREADS, GEMM_BLOCKS<T>)
 conv2d_transpose(const T* __restrict__ y, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ x,
                  const int* __restrict__ sizes, bool with_b, int activation, T slope) {
     const Geometry z(sizes);
@@ -178,7 +178,7 @@ conv2d_transpose(const T* __restrict__ y, const T* __restrict__ w, const T* __re
 // Launch shape: grid (⌈Cout/64⌉, ⌈kh·kw·Cin/64⌉, parts), block GEMM_THREADS. Part blockIdx.z sums over `depth` outputs
 // into sums (parts, kh·kw·Cin, Cout); add_parts of matmul.cu adds the parts in order.
 template <class T, bool TF32>
-__global__ void __launch_bounds__(GEMM_THREADS, 2)
+__global__ void __launch_bounds__(GEMM_THREADS, GEMM_BLOCKS<T>)
 conv2d_weight_grad(const T* __restrict__ x, const T* __restrict__ y, T* __restrict__ sums,
                    const int* __restrict__ sizes, Size depth) {
     const Geometry z(sizes);

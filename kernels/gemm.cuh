@@ -26,6 +26,10 @@
 
 enum { TILE = 64, DEPTH = 16, GEMM_THREADS = 256, COPIES = TILE * DEPTH / GEMM_THREADS };
 
+// Blocks that a multiprocessor holds at once: what two leave each thread in registers, 128, is too little for double.
+template <class T>
+constexpr int GEMM_BLOCKS = sizeof(T) == 4 ? 2 : 1;
+
 // A plain matrix: the entry of a lane and a term is at lane · lane_stride + term · term_stride.
 template <class T, bool FAST>
 struct Matrix {

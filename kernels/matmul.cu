@@ -11,7 +11,7 @@
 // Launch shape: grid (⌈N/64⌉, ⌈M/64⌉, parts), block GEMM_THREADS. A block reads 64 rows of X, 64 columns of W and writes
 // its tile of Y: of part blockIdx.z where parts > 1, each (M, N) and the sum over `depth` of the k, without act and b.
 template <class T, bool TF32, bool X_FAST, bool W_FAST>
-__global__ void __launch_bounds__(GEMM_THREADS, 2)
+__global__ void __launch_bounds__(GEMM_THREADS, GEMM_BLOCKS<T>)
 product(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ y, Size m, Size n,
         Size k, Size x_row, Size x_column, Size w_row, Size w_column, Size depth, bool with_b, int activation, T slope) {
     Matrix<T, X_FAST> left{x, m, x_row, x_column};
