@@ -11,7 +11,8 @@ import minigan as mg
 from minigan import nn, optim
 from minigan.gan import Alternating, Extragradient, Game, Simultaneous, games, penalties
 from minigan.gan.objectives import LEAST_SQUARES, MINIMAX, NON_SATURATING, OBJECTIVES, RELATIVISTIC, WASSERSTEIN
-from minigan.gan.rules import Consensus, NagarajanKolter, Unrolled, squared_norm
+from minigan.gan.penalties import squared_norm
+from minigan.gan.rules import Consensus, FeatureMatching, NagarajanKolter, Unrolled
 from minigan.random import Generator
 from minigan.testing import check_grads
 
@@ -151,7 +152,7 @@ def pair(kind, objective, terms=(), **settings):
     return kind(network(2, 3, 2), network(2, 4, 1), objective, terms, **settings)
 
 
-REAL, Z = (Generator(seed).normal((5, 2), dtype=np.float64) for seed in (1, 2))
+REAL, Z = (Generator(seed).normal((5, 2), dtype=np.float64).numpy() for seed in (1, 2))
 
 
 def at(game, generator, discriminator):
@@ -227,6 +228,25 @@ def test_the_unrolled_loss_is_differentiated_through_all_its_steps(terms):
     plain = pair(Game, NON_SATURATING, terms).generator_gradient(REAL, Z).parts
     for a, b in zip(short, plain, strict=True):
         np.testing.assert_allclose(a.data, b.data, rtol=1e-12)
+
+
+def test_feature_matching_compares_mean_features(backend):
+    game = pair(FeatureMatching, NON_SATURATING)
+    features = nn.Sequential(*game.discriminator.layers[:-1])
+
+    def of_generator(*tensors):
+        fake = game.generator.with_parameters(tensors)(mg.tensor(Z))
+        gap = mg.ops.mean(features(mg.tensor(REAL)), axis=0) - mg.ops.mean(features(fake), axis=0)
+        return mg.ops.sum(mg.ops.square(gap))
+
+    parameters = game.generator.parameters()
+    found = game.generator_gradient(REAL, Z)
+    assert found.losses.loss.item() == pytest.approx(of_generator(*parameters).item(), rel=1e-12)
+    for a, b in zip(found.parts, mg.grad(of_generator(*parameters), parameters), strict=True):
+        np.testing.assert_allclose(a.data, b.data, rtol=1e-10)
+    check_grads(of_generator, [p.numpy() for p in parameters], order=1)
+    with pytest.raises(TypeError, match="FeatureMatching: D must be Sequential, not Linear"):
+        FeatureMatching(game.generator, games.Linear([1.0, 1.0])).generator_gradient(REAL, Z)
 
 
 def test_unrolling_the_bilinear_game_by_hand():

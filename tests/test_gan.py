@@ -10,7 +10,7 @@ import pytest
 
 import minigan as mg
 from minigan import nn, ops, optim
-from minigan.gan import MODELS, Alternating, Game, dcgan, mlp, penalties
+from minigan.gan import MODELS, Alternating, Game, dcgan, mlp, objectives, penalties
 from minigan.gan.objectives import (
     HINGE,
     LEAST_SQUARES,
@@ -265,6 +265,101 @@ def test_wgan_gp_is_finite_where_the_gradient_vanishes(backend, dtype):
 def test_wgan_gp_needs_one_shape():
     with pytest.raises(ValueError, match=r"wgan_gp: real \(2, 3\) and fake \(3, 3\)"):
         penalties.wgan_gp(half_square, mg.tensor(np.ones((2, 3))), mg.tensor(np.ones((3, 3))), generator=Generator(0))
+
+
+def test_lp_costs_only_what_is_too_steep(backend):
+    x = mg.tensor(np.array([[3.0, 4.0], [0.6, 0.8], [0.3, 0.4]]))  # norms 5, 1 and 0.5
+    found = penalties.lp(half_square, x, x, generator=Generator(0), weight=10.0)
+    assert found.item() == pytest.approx(10 * 16 / 3, rel=1e-12)
+    with pytest.raises(ValueError, match=r"lp: real \(3, 2\) and fake \(2, 2\)"):
+        penalties.lp(half_square, x, x[:2], generator=Generator(0))
+
+
+def test_dragan_looks_around_real_samples_in_every_direction(backend):
+    real = Generator(1).normal((4000, 2), dtype=np.float64).numpy() * 3
+    delta = Generator(7, stream="penalty").normal(real.shape, dtype=np.float64).numpy() * 0.5 * real.std()
+    assert (np.sign(delta[:, 0]) != np.sign(delta[:, 1])).mean() == pytest.approx(0.5, abs=0.05)
+    generator = Generator(7, stream="penalty")
+    found = penalties.dragan(half_square, real, generator=generator, weight=2.0)  # ∇D(x) = x
+    assert found.item() == pytest.approx(2 * ((np.linalg.norm(real + delta, axis=1) - 1) ** 2).mean(), rel=1e-10)
+    assert generator.step == 1
+
+
+def test_weight_decay_pulls_every_weight_towards_0(backend):
+    network = linear_discriminator([3.0, -4.0])
+    value = penalties.weight_decay(network.parameters(), weight=0.5)
+    assert value.item() == pytest.approx(0.25 * (25 + 0.25), rel=1e-14)
+    for gradient, p in zip(mg.grad(value, network.parameters()), network.parameters(), strict=True):
+        np.testing.assert_allclose(gradient.numpy(), 0.5 * p.numpy(), rtol=1e-14)
+    game = Game(network, network, MINIMAX, ((penalties.PENALTIES["weight-decay"], 0.5),))
+    assert game.discriminator_loss(np.ones((1, 2)), np.ones((1, 2))).penalty.item() == value.item()
+
+
+def test_the_penalty_of_nagarajan_and_kolter_is_a_gradient_through_a_gradient(backend):
+    real, theta = mg.tensor(np.array([[2.0]])), logits([3.0])
+
+    def value_of(theta):
+        w, b = logits([1.5]), logits(0.5)
+        loss = MINIMAX.discriminator(real @ w + b, theta @ w + b)
+        return penalties.nagarajan_kolter(loss, [w, b], eta=0.5)
+
+    sigma = 1 / (1 + np.exp(-np.array([2.0, 3.0]) * 1.5 - 0.5))
+    slopes = -(1 - sigma[0]) * np.array([2, 1]) + sigma[1] * np.array([3, 1])
+    assert value_of(theta).item() == pytest.approx(0.5 * (slopes**2).sum(), rel=1e-12)
+    check_grads(value_of, [np.array([[3.0]])])
+
+
+@pytest.mark.parametrize("name", [name for name in penalties.PENALTIES if name != "weight-decay"])
+def test_every_penalty_in_a_game_is_differentiated_through_the_parameters(backend, name):
+    network = nn.Sequential(nn.Dense(2, 3), nn.Tanh(), nn.Dense(3, 1))
+    real, fake = (Generator(seed).normal((3, 2), dtype=np.float64) for seed in (1, 2))
+    penalty = penalties.PENALTIES[name]
+
+    def of_weights(*tensors):
+        game = Game(network, network.with_parameters(tensors), MINIMAX, ((penalty, 0.7),))
+        return game.discriminator_loss(real, fake).penalty
+
+    rng = np.random.default_rng(4)
+    values = [rng.standard_normal(p.shape) for p in network.parameters()]
+    check_grads(of_weights, values)
+    assert of_weights(*map(mg.tensor, values)).item() > 0
+    assert penalty.source.startswith("arXiv:")
+
+
+ON_REAL = {  # D's loss on a real logit, and on a generated one
+    "minimax": (lambda s: np.logaddexp(0, -s), lambda s: np.logaddexp(0, s)),
+    "least-squares": (lambda s: (s - 1) ** 2 / 2, lambda s: s**2 / 2),
+    "hinge": (lambda s: np.maximum(0, 1 - s), lambda s: np.maximum(0, 1 + s)),
+    "wasserstein": (lambda s: -s, lambda s: s),
+}
+ON_REAL["non-saturating"] = ON_REAL["minimax"]
+
+
+@pytest.mark.parametrize("label", [0.9, 0.7])
+@pytest.mark.parametrize("objective", [o for o in OBJECTIVES.values() if not o.paired], ids=lambda o: o.name)
+def test_one_sided_label_smoothing(backend, objective, label):
+    smooth = objectives.smoothed(objective, label)
+    real, fake = np.array([[2.0], [-1.4], [0.3]]), np.array([[0.5], [-3.0]])
+    as_real, as_fake = ON_REAL[objective.name]
+    wanted = (label * as_real(real) + (1 - label) * as_fake(real)).mean() + as_fake(fake).mean()
+    assert smooth.discriminator(real, fake).item() == pytest.approx(wanted, rel=1e-12)
+    check_grads(smooth.discriminator, [real, fake])
+    assert smooth.generator(None, fake).item() == objective.generator(None, fake).item()
+    assert smooth.accuracy(real, fake) == objective.accuracy(real, fake)
+
+
+def test_a_smoothed_least_square_aims_at_the_label(backend):
+    x = logits([1.3])
+    loss = objectives.smoothed(LEAST_SQUARES, 0.9).discriminator(x, np.array([[-0.4]]))
+    assert mg.grad(loss, x).item() == pytest.approx(1.3 - 0.9, rel=1e-12)
+
+
+def test_labels_that_cannot_be_smoothed():
+    with pytest.raises(ValueError, match="relativistic: pairs have no labels"):
+        objectives.smoothed(RELATIVISTIC)
+    for label in (0.5, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"in \(0.5, 1\]"):
+            objectives.smoothed(HINGE, label)
 
 
 @pytest.mark.parametrize("penalty", ["r1", "r2", "wgan_gp"])

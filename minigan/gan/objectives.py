@@ -7,7 +7,7 @@ own loss; E_p is the mean over real samples, E_q over generated ones.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -81,6 +81,45 @@ class Paired(Objective):
         """Return, twice, the share of pairs in which the real sample has the larger logit: D judges pairs only."""
         share = float((real_logits > fake_logits).mean())
         return share, share
+
+
+@dataclass(frozen=True)
+class Smoothed(Objective):
+    """An objective whose real samples count as real by ``label`` only: one-sided label smoothing (1606.03498).
+
+    L_D = E_p [a·φ_real(s) + (1 − a)·φ_fake(s)] + E_q φ_fake(s), a = label; L_G is left as it is.
+    """
+
+    base: Separable = field(kw_only=True)
+    label: float = 0.9
+
+    def discriminator(self, real_logits: Any, fake_logits: Any) -> Tensor:
+        """Return L_D."""
+        base = self.base
+        as_real = _signed(base.real_sign, mean_loss(real_logits, base.real))
+        return (
+            self.label * as_real
+            + (1 - self.label) * mean_loss(real_logits, base.fake)
+            + mean_loss(fake_logits, base.fake)
+        )
+
+    def generator(self, real_logits: Any, fake_logits: Any) -> Tensor:
+        """Return L_G of the objective itself."""
+        return self.base.generator(real_logits, fake_logits)
+
+    def accuracy(self, real_logits: np.ndarray, fake_logits: np.ndarray) -> tuple[float, float]:
+        """Return the shares that D tells right, as the objective itself counts."""
+        return self.base.accuracy(real_logits, fake_logits)
+
+
+def smoothed(objective: Objective, label: float = 0.9) -> Smoothed:
+    """Return the objective with one-sided label smoothing; ValueError where it has no labels, or for a bad label."""
+    if not isinstance(objective, Separable):
+        raise ValueError(f"{objective.name}: pairs have no labels to smooth")
+    if not 0.5 < label <= 1:
+        raise ValueError(f"a smoothed label must be in (0.5, 1], not {label}")
+    formula = f"{objective.formula}, a real sample counted as real by {label:g}"
+    return Smoothed(objective.name, formula, "arXiv:1606.03498", (None, None), base=objective, label=label)
 
 
 def _signed(sign: float, loss: Tensor) -> Tensor:

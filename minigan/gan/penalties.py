@@ -1,4 +1,4 @@
-"""Gradient penalties on D: functions of ∇ₓD(x), so their own gradient is a derivative through a derivative.
+"""Penalties, most of them functions of ∇ₓD(x), so that their own gradient is a derivative through a derivative.
 
 The gradient of Σ s over a batch with respect to its images holds each sample's own ∇ₓs, as long as D treats samples one
 by one (batch norm in D does not: the penalties then see the batch's mixture, as in every library).
@@ -6,14 +6,14 @@ by one (batch norm in D does not: the penalties then see the batch's mixture, as
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from minigan.autodiff import grad
 from minigan.device import as_array
 from minigan.gradmode import enable_grad
-from minigan.ops import flatten_samples, mean, sqrt, square, sum
+from minigan.ops import flatten_samples, mean, relu, sqrt, square, sum, var
 from minigan.ops.elementwise import raw
 from minigan.random import Generator
 from minigan.tensor import Tensor
@@ -59,13 +59,68 @@ def wgan_gp(
     ``real`` and ``fake`` have one shape (N, ...); ``generator`` draws ε. The norm is taken per sample. The gradient of
     the norm at ∇s = 0 does not exist; it is taken as 0.
     """
+    return mean(square(_norms(discriminator, _mixed("wgan_gp", real, fake, generator)) - 1.0)) * weight
+
+
+def _mixed(name: str, real: Any, fake: Any, generator: Generator) -> Tensor:
+    """Return x̂ = εx + (1 − ε)G(z), ε ~ U[0, 1) for each sample."""
     a, b = (x if isinstance(x, Tensor) else Tensor(as_array(x)) for x in (real, fake))
     if a.shape != b.shape:
-        raise ValueError(f"wgan_gp: real {a.shape} and fake {b.shape} samples are mixed and need one shape")
+        raise ValueError(f"{name}: real {a.shape} and fake {b.shape} samples are mixed and need one shape")
     epsilon = generator.uniform((a.shape[0], *[1] * (a.ndim - 1)), dtype=a.dtype)
-    squares = squared_norms(discriminator, _variable(epsilon * a + (1 - epsilon) * b))
-    tiny = 1e-30 if a.dtype == "float64" else 1e-12  # keeps √ differentiable at 0, and below rounding elsewhere
-    return mean(square(sqrt(squares + tiny) - 1.0)) * weight
+    return _variable(epsilon * a + (1 - epsilon) * b)
+
+
+def _norms(discriminator: Discriminator, x: Tensor) -> Tensor:
+    """Return ‖∇ₓ s(x)‖₂ for every sample, (N,), with a gradient of 0 where it is 0 and none exists."""
+    tiny = 1e-30 if x.dtype == "float64" else 1e-12  # keeps √ differentiable at 0, and below rounding elsewhere
+    return sqrt(squared_norms(discriminator, x) + tiny)
+
+
+def lp(discriminator: Discriminator, real: Any, fake: Any, *, generator: Generator, weight: float = 10.0) -> Tensor:
+    """One-sided WGAN-LP = λ E max(0, ‖∇s(x̂)‖₂ − 1)², x̂ as in :func:`wgan_gp` (1709.08894): only too steep costs."""
+    norms = _norms(discriminator, _mixed("lp", real, fake, generator))
+    return mean(square(relu(norms - 1.0))) * weight
+
+
+def dragan(
+    discriminator: Discriminator,
+    real: Any,
+    fake: Any = None,
+    *,
+    generator: Generator,
+    weight: float = 10.0,
+    spread: float = 0.5,
+) -> Tensor:
+    """DRAGAN = λ E (‖∇s(x + δ)‖₂ − 1)² near real samples (N, ...), in every direction from them (1705.07215).
+
+    δ ~ N(0, (spread·std)²) in every entry, std the standard deviation of all entries of ``real``; ``generator`` draws
+    it.
+    """
+    x = real if isinstance(real, Tensor) else Tensor(as_array(real))
+    delta = generator.normal(x.shape, dtype=x.dtype) * (sqrt(var(x)) * spread)
+    return mean(square(_norms(discriminator, _variable(x + delta)) - 1.0)) * weight
+
+
+def weight_decay(parameters: Sequence[Tensor], *, weight: float = 1e-4) -> Tensor:
+    """(λ/2) ‖θ‖² over all of ``parameters``: its gradient is λθ."""
+    return squared_norm(parameters) * (weight / 2)
+
+
+def nagarajan_kolter(value: Tensor, parameters: Sequence[Tensor], *, eta: float = 0.5) -> Tensor:
+    """η ‖∇_{θ_D} V‖², which G adds to its loss (1706.04156): ``value`` is V (or −V), ``parameters`` are D's.
+
+    A gradient through a gradient with respect to D's weights.
+    """
+    return eta * squared_norm(grad(value, list(parameters), create_graph=True, materialize_grads=True))
+
+
+def squared_norm(parts: Sequence[Tensor]) -> Tensor:
+    """Return Σ g² over all entries of all parts, a Tensor of shape ()."""
+    total = sum(square(parts[0]))
+    for part in parts[1:]:
+        total = total + sum(square(part))
+    return total
 
 
 @dataclass(frozen=True)
@@ -79,18 +134,27 @@ class Penalty:
     apply: Callable[..., Tensor]
 
 
-def _apply_r1(discriminator: Discriminator, real: Tensor, fake: Tensor, logits: Tensor, gamma: float, _: Any) -> Tensor:
-    return r1(discriminator, real, gamma=gamma, logits=logits)
+def _apply_r1(discriminator: Any, real: Tensor, fake: Tensor, logits: Tensor, weight: float, _: Any) -> Tensor:
+    return r1(discriminator, real, gamma=weight, logits=logits)
 
 
-def _apply_r2(discriminator: Discriminator, real: Tensor, fake: Tensor, logits: Tensor, gamma: float, _: Any) -> Tensor:
-    return r2(discriminator, real, fake, gamma=gamma)
+def _apply_r2(discriminator: Any, real: Tensor, fake: Tensor, logits: Tensor, weight: float, _: Any) -> Tensor:
+    return r2(discriminator, real, fake, gamma=weight)
 
 
-def _apply_gp(
-    discriminator: Discriminator, real: Tensor, fake: Tensor, logits: Tensor, gamma: float, generator: Generator
-) -> Tensor:
-    return wgan_gp(discriminator, real, fake, generator=generator, weight=gamma)
+def _apply_decay(discriminator: Any, real: Tensor, fake: Tensor, logits: Tensor, weight: float, _: Any) -> Tensor:
+    return weight_decay(discriminator.parameters(), weight=weight)
+
+
+def _drawing(penalty: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a penalty that draws at random as the game calls it."""
+
+    def apply(
+        discriminator: Any, real: Tensor, fake: Tensor, logits: Tensor, weight: float, generator: Generator
+    ) -> Tensor:
+        return penalty(discriminator, real, fake, generator=generator, weight=weight)
+
+    return apply
 
 
 PENALTIES = {
@@ -98,6 +162,9 @@ PENALTIES = {
     for p in (
         Penalty("r1", "(γ/2) E_p ‖∇ₓs‖²", "arXiv:1801.04406", True, _apply_r1),
         Penalty("r2", "(γ/2) E_q ‖∇ₓs‖²", "arXiv:1801.04406", False, _apply_r2),
-        Penalty("wgan-gp", "γ E (‖∇s(x̂)‖₂ − 1)²", "arXiv:1704.00028", False, _apply_gp),
+        Penalty("wgan-gp", "γ E (‖∇s(x̂)‖₂ − 1)²", "arXiv:1704.00028", False, _drawing(wgan_gp)),
+        Penalty("lp", "γ E max(0, ‖∇s(x̂)‖₂ − 1)²", "arXiv:1709.08894", False, _drawing(lp)),
+        Penalty("dragan", "γ E (‖∇s(x + δ)‖₂ − 1)²", "arXiv:1705.07215", False, _drawing(dragan)),
+        Penalty("weight-decay", "(γ/2) ‖θ_D‖²", "Krogh and Hertz 1991", False, _apply_decay),
     )
 }

@@ -7,24 +7,17 @@ its turn follows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from minigan.autodiff import grad
 from minigan.gan.game import Game, Gradient, Losses
+from minigan.gan.penalties import nagarajan_kolter, squared_norm
 from minigan.gradmode import no_grad
-from minigan.ops import square, sum
+from minigan.nn import Sequential
+from minigan.ops import flatten_samples, mean, square, sum
 from minigan.tensor import Tensor
-
-
-def squared_norm(parts: Sequence[Tensor]) -> Tensor:
-    """Return Σ g² over all entries of all parts, a Tensor of shape ()."""
-    total = sum(square(parts[0]))
-    for part in parts[1:]:
-        total = total + sum(square(part))
-    return total
 
 
 @dataclass
@@ -90,8 +83,7 @@ class NagarajanKolter(ForGenerator):
     def loss_of_generator(self, real: Any, fake: Tensor, d: Losses, g: Losses) -> Tensor:
         """Return L_G + η‖∇_{θ_D} V‖²."""
         value = self.objective.discriminator(d.real_logits, d.fake_logits)
-        slopes = grad(value, self.discriminator.parameters(), create_graph=True, materialize_grads=True)
-        return g.loss + self.eta * squared_norm(slopes)
+        return g.loss + nagarajan_kolter(value, self.discriminator.parameters(), eta=self.eta)
 
 
 @dataclass
@@ -118,8 +110,27 @@ class Unrolled(ForGenerator):
         return self.objective.generator(found.real_logits, found.fake_logits)
 
 
+@dataclass
+class FeatureMatching(ForGenerator):
+    """G descends ‖E_p f(x) − E_q f(G(z))‖², f the features that D's last layer reads (1606.03498, section 3.1).
+
+    D is a Sequential, whose layers up to ``layer`` (from the end, without it) are f.
+    """
+
+    layer: int = -1
+
+    def loss_of_generator(self, real: Any, fake: Tensor, d: Losses, g: Losses) -> Tensor:
+        """Return the squared distance of the mean features."""
+        if not isinstance(self.discriminator, Sequential):
+            raise TypeError(f"FeatureMatching: D must be Sequential, not {type(self.discriminator).__name__}")
+        features = Sequential(*self.discriminator.layers[: self.layer])
+        gap = mean(flatten_samples(features(real)), axis=0) - mean(flatten_samples(features(fake)), axis=0)
+        return sum(square(gap))
+
+
 RULES: dict[str, type[Game]] = {
     "consensus": Consensus,
     "nagarajan-kolter": NagarajanKolter,
     "unrolled": Unrolled,
+    "feature-matching": FeatureMatching,
 }

@@ -1,5 +1,13 @@
 """Layers that hold parameters, and ways to start them."""
 
+from minigan.nn.discriminator import (
+    InstanceNoise,
+    MinibatchDiscrimination,
+    MinibatchStddev,
+    Pack,
+    Schedule,
+    SpectralNorm,
+)
 from minigan.nn.init import INITIALISERS, initialise
 from minigan.nn.layers import (
     Activation,
@@ -28,13 +36,19 @@ __all__ = [
     "Dense",
     "Dropout",
     "Flatten",
+    "InstanceNoise",
     "LeakyReLU",
+    "MinibatchDiscrimination",
+    "MinibatchStddev",
     "Module",
+    "Pack",
     "ReLU",
     "Reshape",
+    "Schedule",
     "Sequential",
     "Sigmoid",
     "Softplus",
+    "SpectralNorm",
     "Tanh",
     "initialise",
 ]

@@ -6,6 +6,7 @@ share a tie half and half, sqrt'(0) = inf.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,18 @@ import numpy as np
 from minigan import kernels
 from minigan.autodiff import primitive
 from minigan.device import as_array, device_of, is_array, to_device, xp
+from minigan.recorder import recording
 from minigan.tensor import FLOATS, Tensor
 
 
-def constant(array: Any) -> Tensor:
-    """Return a Tensor without graph: a factor whose derivative is zero wherever it exists."""
-    return Tensor(as_array(array))
+def constant(function: Callable[..., Any], *arguments: Any) -> Tensor:
+    """Return function(*arguments) as a Tensor without graph: a factor whose derivative is zero wherever it exists.
+
+    ``arguments`` are arrays and settings, and the function is one of a module, so that a recorder can note the call.
+    """
+    result = as_array(function(*arguments))
+    recorder = recording()
+    return Tensor(result if recorder is None else recorder.add(function, arguments, {}, result))
 
 
 def require_float(x: Any) -> None:
@@ -156,7 +163,11 @@ def abs(x: Any) -> Any:
     return xp(x).abs(x)
 
 
-abs.defvjp(lambda g, y, x: g * constant(xp(x.data).sign(x.data)))
+def _sign(x: Any) -> Any:
+    return xp(x).sign(x)
+
+
+abs.defvjp(lambda g, y, x: g * constant(_sign, x.data))
 
 
 @primitive
@@ -204,8 +215,11 @@ def minimum(x: Any, y: Any) -> Any:
 
 def _share(g: Tensor, winner: Any, other: Any) -> Tensor:
     """Pass g where ``winner`` is the result, and half of it where both are."""
-    a, b = raw(winner), raw(other)
-    return g * constant(((a > b) + 0.5 * (a == b)).astype(g.dtype))
+    return g * constant(_won, raw(winner), raw(other), g.dtype)
+
+
+def _won(a: Any, b: Any, dtype: Any) -> Any:
+    return ((a > b) + 0.5 * (a == b)).astype(dtype)
 
 
 maximum.defvjp(lambda g, out, x, y: _share(g, x, y), lambda g, out, x, y: _share(g, y, x))
@@ -217,7 +231,11 @@ def _clip(x: Any, *, low: float, high: float) -> Any:
     return xp(x).clip(x, low, high)
 
 
-_clip.defvjp(lambda g, y, x, *, low, high: g * constant(((x.data >= low) & (x.data <= high)).astype(g.dtype)))
+def _inside(x: Any, low: float, high: float, dtype: Any) -> Any:
+    return ((x >= low) & (x <= high)).astype(dtype)
+
+
+_clip.defvjp(lambda g, y, x, *, low, high: g * constant(_inside, x.data, low, high, g.dtype))
 
 
 def clip(x: Any, low: float, high: float) -> Tensor:

@@ -106,8 +106,12 @@ def _amax(x: Any, *, axes: tuple[int, ...]) -> Any:
 
 
 def _amax_vjp(g: Tensor, y: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> Tensor:
-    winners = x.data == y.data
-    return g * constant((winners / winners.sum(axes, keepdims=True)).astype(x.dtype))  # ties share evenly
+    return g * constant(_share_of_ties, x.data, y.data, axes)
+
+
+def _share_of_ties(x: Any, y: Any, axes: tuple[int, ...]) -> Any:
+    winners = x == y
+    return (winners / winners.sum(axes, keepdims=True)).astype(x.dtype)
 
 
 _amax.defvjp(_amax_vjp)

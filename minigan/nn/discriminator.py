@@ -1,0 +1,184 @@
+"""Layers that discriminators are made with: what they see, what they know of a whole batch, how steep they can be.
+
+A layer that looks at a whole batch ties its samples together: a gradient penalty then sees the batch's mixture.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+
+from minigan import ops
+from minigan.device import device_of, to_device, xp
+from minigan.nn.init import lecun
+from minigan.nn.layers import LINEAR, Activation, Fusing, Weighted
+from minigan.nn.module import Module
+from minigan.random import Generator
+from minigan.recorder import perform
+from minigan.tensor import Tensor
+
+_seeds = itertools.count()
+_init = Generator(1, stream="init")  # as for the other layers: made one after the other they differ
+
+
+class Schedule:
+    """A number that goes from ``start`` to ``end`` in a straight line over ``steps``, as far as :meth:`at` was told.
+
+    Layers and optimisers hold the schedule and read :attr:`value` when they need it; who trains tells it the step.
+    """
+
+    def __init__(self, start: float, end: float | None = None, steps: int = 1) -> None:
+        if not all(math.isfinite(x) for x in (start, start if end is None else end)) or steps < 1:
+            raise ValueError(f"Schedule: needs finite numbers and steps >= 1, not {start}, {end} and {steps}")
+        self.start, self.end, self.steps = float(start), float(start if end is None else end), steps
+        self.value = self.start
+
+    def at(self, step: int) -> float:
+        """Move to ``step`` and return the number there."""
+        part = min(1.0, step / self.steps)
+        self.value = self.start + (self.end - self.start) * part
+        return self.value
+
+    def __repr__(self) -> str:
+        return f"Schedule({self.start:g} to {self.end:g} over {self.steps}, now {self.value:g})"
+
+
+class InstanceNoise(Module):
+    """In training, add N(0, σ²) to every entry: real and generated samples then overlap (1610.04490).
+
+    ``sigma`` is a number or a :class:`Schedule` that anneals it. The noise comes from a stream whose counter is a
+    buffer: a resumed run goes on with the same noise. Without a ``seed`` every layer gets its own.
+    """
+
+    buffer_names = ("draws", "seed")
+
+    def __init__(self, sigma: float | Schedule, seed: int | None = None) -> None:
+        self.sigma = sigma if isinstance(sigma, Schedule) else Schedule(sigma)
+        if min(self.sigma.start, self.sigma.end) < 0:
+            raise ValueError(f"InstanceNoise: sigma must be >= 0, not {sigma}")
+        self.seed = np.array(next(_seeds) if seed is None else seed, np.uint64)
+        self.draws = np.zeros((), np.int64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Blur x."""
+        return x + perform(self._noise, x.shape, x.dtype, x.device) if self.training else x
+
+    def _noise(self, shape: tuple[int, ...], dtype: Any, device: str) -> Any:
+        generator = Generator(int(self.seed), stream="augmentation", step=int(self.draws), device=device)
+        self.draws = self.draws + 1
+        return generator.normal(shape, dtype=dtype).data * np.dtype(dtype).type(self.sigma.value)
+
+    def __repr__(self) -> str:
+        return f"InstanceNoise({self.sigma.value:g})"
+
+
+class Pack(Module):
+    """PacGAN: join ``m`` samples that follow each other along their last axis, so that D judges them together.
+
+    (N, ..., C) to (N/m, ..., m·C): one logit for m samples, which shows a lack of variety (1712.04086). ValueError
+    where N is no multiple of m.
+    """
+
+    def __init__(self, m: int) -> None:
+        if m < 1:
+            raise ValueError(f"Pack: m must be at least 1, not {m}")
+        self.m = m
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Join the samples."""
+        if x.shape[0] % self.m:
+            raise ValueError(f"Pack: a batch of {x.shape[0]} cannot be cut into packs of {self.m}")
+        parts = ops.reshape(x, (x.shape[0] // self.m, self.m, *x.shape[1:]))
+        axes = (0, *range(2, x.ndim), 1, x.ndim)
+        return ops.reshape(ops.transpose(parts, axes), (x.shape[0] // self.m, *x.shape[1:-1], self.m * x.shape[-1]))
+
+    def __repr__(self) -> str:
+        return f"Pack({self.m})"
+
+
+class MinibatchStddev(Module):
+    """Append one channel with the standard deviation of every feature over the batch, averaged (1710.10196).
+
+    (N, ..., C) to (N, ..., C + 1). The deviation is the batch's (not the unbiased one), with 1e-8 under the root.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Append the channel."""
+        spread = ops.mean(ops.sqrt(ops.var(x, axis=0) + 1e-8))
+        return ops.concat([x, ops.broadcast_to(spread, (*x.shape[:-1], 1))], axis=-1)
+
+    def __repr__(self) -> str:
+        return "MinibatchStddev()"
+
+
+class MinibatchDiscrimination(Module):
+    """Append to every sample how close it is to the others of its batch (1606.03498, section 3.2).
+
+    x (N, n_in) to (N, n_in + kernels): with M = x·T, T (n_in, kernels, dims), the feature of sample i and kernel b is
+    Σ_{j ≠ i} exp(−‖M_ib − M_jb‖₁).
+    """
+
+    def __init__(self, n_in: int, kernels: int = 16, dims: int = 5) -> None:
+        if min(n_in, kernels, dims) < 1:
+            raise ValueError(f"MinibatchDiscrimination: sizes must be positive, not {n_in}, {kernels}, {dims}")
+        self.kernels, self.dims = kernels, dims
+        self.t = Tensor(np.ascontiguousarray(lecun(_init, (n_in, kernels * dims), n_in, kernels)), requires_grad=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Append the features."""
+        count = x.shape[0]
+        m = ops.reshape(ops.matmul(x, self.t), (count, self.kernels, self.dims))
+        gaps = ops.reshape(m, (count, 1, self.kernels, self.dims)) - ops.reshape(m, (1, count, self.kernels, self.dims))
+        close = ops.exp(-ops.sum(ops.abs(gaps), axis=3))
+        return ops.concat([x, ops.sum(close, axis=1) - 1.0], axis=1)  # without the sample itself, at distance 0
+
+    def __repr__(self) -> str:
+        return f"MinibatchDiscrimination({self.t.shape[0]}, {self.kernels}, {self.dims})"
+
+
+class SpectralNorm(Fusing):
+    """A layer whose weight is divided by its largest singular value, so that it is 1-Lipschitz (1802.05957).
+
+    The weight counts as a matrix (the product of its other axes, its last one). σ = vᵀWu with v and u from one power
+    iteration for each call in training, u kept between calls; no gradient flows through them.
+    """
+
+    buffer_names = ("u",)
+
+    def __init__(self, layer: Weighted) -> None:
+        if not isinstance(layer, Weighted):
+            raise TypeError(f"SpectralNorm: needs a layer with weights, not {type(layer).__name__}")
+        self.layer = layer
+        start = Generator(0, stream="init").normal((layer.w.shape[-1],)).numpy()
+        self.u = start / np.linalg.norm(start)
+
+    def fuses(self, activation: Activation) -> bool:
+        """What the layer itself fuses."""
+        return self.layer.fuses(activation)
+
+    def forward(self, x: Tensor, activation: Activation = LINEAR) -> Tensor:
+        """Apply the layer with its weight divided by σ."""
+        w = self.layer.w
+        matrix = ops.reshape(w, (w.size // w.shape[-1], w.shape[-1]))
+        left, right = perform(self._iterate, matrix.data)
+        sigma = ops.sum(ops.matmul(left, matrix) * right)
+        others = [p for p in self.layer.named_parameters().values() if p is not w]
+        return self.layer.with_parameters([w / sigma, *others])(x, activation)
+
+    def _iterate(self, matrix: Any) -> tuple[Any, Any]:
+        """Return the singular vectors (1, rows) and (1, columns) as known now; in training, one step better."""
+        array = xp(matrix)
+        u = to_device(self.u, device_of(matrix)).astype(matrix.dtype)
+        v = matrix @ u
+        v = v / (array.sqrt((v * v).sum()) + 1e-12)
+        if self.training:
+            u = matrix.T @ v
+            u = u / (array.sqrt((u * u).sum()) + 1e-12)
+            self.u = u
+        return v[None], u[None]
+
+    def __repr__(self) -> str:
+        return f"SpectralNorm({self.layer!r})"
