@@ -10,7 +10,7 @@ import numpy as np
 
 from minigan import kernels
 from minigan.autodiff import renew
-from minigan.device import as_array, device_of, may_look, to_device, to_numpy
+from minigan.device import as_array, device_of, may_look, to_device, to_numpy, xp
 from minigan.flat import flatten_, views
 from minigan.tensor import Tensor
 
@@ -19,10 +19,12 @@ class Optimizer:
     """What all optimisers share: the parameters' buffer, the gradients' buffer, and the moving average (EMA).
 
     The parameters (leaves that require grad, one dtype) become views of one buffer and are changed in place. With
-    ``ema_decay`` in (0, 1) the average e ← e + (1 − decay)(p − e) is kept too: see :meth:`average`.
+    ``ema_decay`` in (0, 1) the average e ← e + (1 − decay)(p − e) is kept too: see :meth:`average`. ``limit``, where it
+    is set, holds every parameter in [−limit, limit] after every step (weight clipping, 1701.07875).
     """
 
     slots: tuple[str, ...] = ()
+    limit: float | None = None
 
     def __init__(self, parameters: Sequence[Tensor], lr: float, ema_decay: float = 0.0) -> None:
         self.parameters = list(parameters)
@@ -72,6 +74,8 @@ class Optimizer:
         if self.clock is not None:
             kernels.count_up(self.clock, 0)
         self._step_()
+        if self.limit is not None:
+            xp(self.buffer).clip(self.buffer, -self.limit, self.limit, out=self.buffer)
         renew(self.parameters)
 
     def _step_(self) -> None:
@@ -82,6 +86,13 @@ class Optimizer:
         where = device_of(self.buffer)
         self.clock = to_device(np.array([self.steps], np.uint64), where) if there else None
         self.rate = to_device(np.array([self.lr], np.float64), where) if there else None
+
+    def set_rate(self, lr: float) -> None:
+        """Change the learning rate, also of a captured graph's next launches."""
+        self._require(lr=(lr, 0, math.inf))
+        self.lr = lr
+        if self.rate is not None:
+            self.rate.fill(lr)
 
     @staticmethod
     def _now(here: Any, there: Any) -> Any:

@@ -97,14 +97,14 @@ def test_minibatch_stddev_appends_the_mean_deviation(backend, shape):
 
 def test_minibatch_discrimination_measures_how_close_samples_are(backend):
     layer = nn.MinibatchDiscrimination(3, kernels=4, dims=2).astype(np.float64)
-    layer.t.data[...] = normal(3, 8, seed=1)
-    x, t = normal(5, 3), layer.t.numpy().reshape(3, 4, 2)
+    layer.w.data[...] = normal(3, 8, seed=1)
+    x, t = normal(5, 3), layer.w.numpy().reshape(3, 4, 2)
     y = layer(mg.tensor(x)).numpy()
     m = np.einsum("na,abc->nbc", x, t)
     close = np.exp(-np.abs(m[:, None] - m[None]).sum(3))
     for i in range(5):
         np.testing.assert_allclose(y[i], [*x[i], *(close[i].sum(0) - 1)], rtol=1e-12)
-    check_grads(lambda x, t: layer.with_parameters([t])(x), [3 * x[:3], layer.t.numpy()])
+    check_grads(lambda x, t: layer.with_parameters([t])(x), [3 * x[:3], layer.w.numpy()])
     alike = layer(mg.tensor(np.ones((7, 3)))).numpy()
     np.testing.assert_allclose(alike[:, 3:], 6)
     with pytest.raises(ValueError, match="sizes must be positive"):

@@ -16,7 +16,6 @@ import numpy as np
 
 from minigan import device
 from minigan.gan.dynamics import Dynamics, Step
-from minigan.nn import Dropout
 from minigan.random import Generator
 
 WARM_UP = 2  # steps before the capture: kernels are compiled, and memory is found
@@ -43,9 +42,8 @@ class CapturedStep:
     def _reason(self) -> str | None:
         networks = self.dynamics.game.generator, self.dynamics.game.discriminator
         layers = [module for network in networks for _, module in network.modules()]
-        if any(isinstance(layer, Dropout) and layer.p for layer in layers):
-            return "the counters of dropout are on the host"
-        return None
+        drawing = next((layer for layer in layers if "draws" in layer.buffer_names), None)
+        return f"the counters of {type(drawing).__name__} are on the host" if drawing else None
 
     def step(self, rows: np.ndarray) -> Step:
         """Train one step on these rows (k, batch)."""

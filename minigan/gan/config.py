@@ -14,6 +14,7 @@ from minigan.device import resolve, why_no_tf32
 from minigan.gan.models import MODELS
 from minigan.gan.objectives import OBJECTIVES
 from minigan.gan.penalties import PENALTIES
+from minigan.gan.rules import RULES
 from minigan.nn import INITIALISERS
 
 POINTS: dict[str, Any] = {
@@ -41,13 +42,23 @@ class Config:
     objective: str = "non-saturating"
     """minimax, non-saturating, least-squares, hinge, wasserstein or relativistic."""
     penalty: str = "r1"
-    """Gradient penalty on D: r1, r2, wgan-gp or none."""
+    """Penalty on D: r1, r2, wgan-gp, lp, dragan, weight-decay, several joined by +, or none."""
     gamma: float = 1.0
-    """Weight of the penalty: (gamma/2)E|grad|^2 for r1 and r2, gamma*E(|grad|-1)^2 for wgan-gp."""
+    """Weight of each penalty: (gamma/2)E|grad|^2 for r1 and r2, gamma*E(|grad|-1)^2 for wgan-gp."""
+    dynamics: str = "alternating"
+    """How the players move: alternating, simultaneous, extragradient or optimistic."""
+    rule: str = "none"
+    """What the players descend beside their losses: consensus, nagarajan-kolter, unrolled, feature-matching or none."""
+    rule_weight: float = 1.0
+    """Weight of consensus and nagarajan-kolter."""
+    unroll: int = 5
+    """Steps of D that an unrolled G looks ahead, of size lr_d."""
     steps: int = 3000
     """Training steps: one update of G each."""
     d_steps: int = 1
     """Updates of D before each update of G (k of Algorithm 1)."""
+    g_steps: int = 1
+    """Updates of G in a step (alternating alone)."""
     batch_size: int = 64
     """Samples in a minibatch."""
     latent: int = 64
@@ -58,10 +69,30 @@ class Config:
     """Batch normalisation in G."""
     init: str = "he"
     """Initialiser of the weights: he, lecun, glorot or dcgan."""
+    pack: int = 1
+    """Samples that D judges together (PacGAN)."""
+    instance_noise: float = 0.0
+    """Deviation of the noise on all that D sees, at the start; it fades to 0 over the run."""
+    spectral_norm: bool = False
+    """Divide every weight of D by its largest singular value."""
+    stddev: bool = False
+    """Tell D's last layer the standard deviation of the minibatch."""
+    discrimination: int = 0
+    """Kernels of minibatch discrimination before D's last layer; 0 for none."""
+    dropout: float = 0.0
+    """Share of D's activations that are dropped."""
+    clip: float = 0.0
+    """Hold D's weights in [-clip, clip] (WGAN: 0.01); 0 leaves them free."""
+    label: float = 1.0
+    """How far a real sample counts as real in D's loss (one-sided label smoothing: 0.9)."""
+    optimizer: str = "adam"
+    """adam, rmsprop or sgd."""
     lr_d: float = 1e-3
-    """Learning rate of D (Adam)."""
+    """Learning rate of D."""
     lr_g: float = 1e-3
-    """Learning rate of G (Adam)."""
+    """Learning rate of G."""
+    lr_schedule: str = "constant"
+    """constant, or linear or cosine to 0 at the last step."""
     beta1: float = 0.5
     """Adam's decay of the first moment."""
     beta2: float = 0.99
@@ -86,26 +117,57 @@ class Config:
             "data": DATASETS,
             "model": MODELS,
             "objective": OBJECTIVES,
-            "penalty": [*PENALTIES, "none"],
+            "dynamics": ["alternating", "simultaneous", "extragradient", "optimistic"],
+            "rule": [*RULES, "none"],
             "init": INITIALISERS,
+            "optimizer": ["adam", "rmsprop", "sgd"],
+            "lr_schedule": ["constant", "linear", "cosine"],
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose from {', '.join(known)}")
+        for penalty in self.penalty.split("+"):
+            if penalty not in PENALTIES and self.penalty != "none":
+                raise ValueError(f"unknown penalty {penalty!r}: choose from {', '.join([*PENALTIES, 'none'])}")
+        self._require_a_match()
         device = resolve(self.device)
         if self.tf32 and (reason := why_no_tf32(device)):
             raise ValueError(f"tf32: {reason}")
-        for name in ("d_steps", "batch_size", "latent", "width", "log_every", "sample_every", "checkpoint_every"):
+        for name in (
+            "d_steps",
+            "g_steps",
+            "unroll",
+            "pack",
+            "batch_size",
+            "latent",
+            "width",
+            "log_every",
+            "sample_every",
+            "checkpoint_every",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("beta1", "beta2", "ema"):
+        for name in ("beta1", "beta2", "ema", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")
-        for name in ("lr_d", "lr_g", "gamma", "steps"):
+        for name in ("lr_d", "lr_g", "gamma", "steps", "rule_weight", "instance_noise", "clip", "discrimination"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a number >= 0, not {getattr(self, name)}")
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed must be from 0 to 2**64 - 1, not {self.seed}")
+
+    def _require_a_match(self) -> None:
+        """Raise ValueError for settings that do not go together."""
+        if self.pack > 0 and self.batch_size % self.pack:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of pack {self.pack}")
+        if self.dynamics == "optimistic" and self.optimizer == "rmsprop":
+            raise ValueError("optimistic dynamics need optimizer adam or sgd, not rmsprop")
+        if self.dynamics != "alternating" and (self.d_steps, self.g_steps) != (1, 1):
+            raise ValueError(f"{self.dynamics} dynamics move both players once: d_steps and g_steps must be 1")
+        if not 0.5 < self.label <= 1:
+            raise ValueError(f"label must be in (0.5, 1], not {self.label}")
+        if self.label < 1 and OBJECTIVES[self.objective].paired:
+            raise ValueError(f"objective {self.objective} has no labels to smooth: label must be 1")
 
     @classmethod
     def preset(cls, data: str) -> Self:

@@ -6,18 +6,27 @@ import math
 from collections.abc import Callable
 
 from minigan.nn import (
+    Activation,
     BatchNorm,
     Conv2d,
     ConvTranspose2d,
     Dense,
+    Dropout,
     Flatten,
+    InstanceNoise,
     LeakyReLU,
+    MinibatchDiscrimination,
+    MinibatchStddev,
     Module,
+    Pack,
     ReLU,
     Reshape,
+    Schedule,
     Sequential,
+    SpectralNorm,
     Tanh,
 )
+from minigan.nn.layers import Weighted
 
 Pair = tuple[Sequential, Sequential]
 MAX_LEVELS = 4
@@ -65,6 +74,44 @@ def mlp(shape: tuple[int, ...], latent: int, width: int, batch_norm: bool) -> Pa
     generator += [Dense(hidden, size), *([Tanh()] if len(shape) == 3 else []), Reshape(*shape)]
     discriminator = [Flatten(), Dense(size, hidden), LeakyReLU(0.2), Dense(hidden, hidden), LeakyReLU(0.2)]
     return Sequential(*generator), Sequential(*discriminator, Dense(hidden, 1))
+
+
+def dress(
+    discriminator: Sequential,
+    *,
+    seed: int = 0,
+    pack: int = 1,
+    noise: Schedule | None = None,
+    spectral_norm: bool = False,
+    stddev: bool = False,
+    discrimination: int = 0,
+    dropout: float = 0.0,
+) -> Sequential:
+    """Return a discriminator that ends in a Dense layer with other layers around and between its own.
+
+    ``pack`` joins samples and ``noise`` blurs them on the way in (the discriminator must be made for packed samples);
+    ``dropout`` follows every activation; statistics of the batch (``stddev``, or ``discrimination`` kernels) join what
+    the last layer reads; ``spectral_norm`` is put around every layer with weights. ``seed`` starts what is random.
+    """
+    *layers, last = discriminator.layers
+    if not isinstance(last, Dense):
+        raise TypeError(f"dress: a discriminator ends in a Dense layer, not {last!r}")
+    made: list[Module] = [*([InstanceNoise(noise, seed=seed)] if noise else []), *([Pack(pack)] if pack > 1 else [])]
+    for number, layer in enumerate(layers):
+        made.append(layer)
+        if dropout and isinstance(layer, Activation):
+            made.append(Dropout(dropout, seed=(seed + (number + 1) * 2**32) % 2**64))
+    size = last.w.shape[0]
+    if stddev:
+        made.append(MinibatchStddev())
+        size += 1
+    if discrimination:
+        made.append(MinibatchDiscrimination(size, discrimination))
+        size += discrimination
+    made.append(Dense(size, last.w.shape[1], last.b is not None))
+    if spectral_norm:
+        made = [SpectralNorm(layer) if isinstance(layer, Weighted) else layer for layer in made]
+    return Sequential(*made)
 
 
 MODELS: dict[str, Callable[[tuple[int, ...], int, int, bool], Pair]] = {"dcgan": dcgan, "mlp": mlp}

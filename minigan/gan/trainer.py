@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,12 @@ from minigan.data import Dataset, batch_indices, load
 from minigan.device import allow_tf32, device_of, resolve, sizes_told, to_device, to_numpy
 from minigan.gan.captured import CapturedStep
 from minigan.gan.config import Config
-from minigan.gan.dynamics import Alternating, Step
-from minigan.gan.game import Diverged, Game
-from minigan.gan.models import MODELS
-from minigan.gan.objectives import OBJECTIVES
-from minigan.gan.penalties import PENALTIES
-from minigan.gan.traced import TracedGame
+from minigan.gan.dynamics import Step
+from minigan.gan.game import Diverged
+from minigan.gan.settings import make_dynamics, make_game, make_networks, make_optimizer
 from minigan.gradmode import no_grad
-from minigan.nn import BatchNorm, Module, initialise
-from minigan.optim import Adam
+from minigan.nn import BatchNorm, InstanceNoise, Module, initialise
+from minigan.optim import Optimizer
 from minigan.random import Generator
 from minigan.tensor import Tensor
 
@@ -35,24 +33,21 @@ class Trainer:
     def __init__(self, config: Config, dataset: Dataset | None = None) -> None:
         self.config = config
         self.dataset = dataset or load(config.data)
-        networks = MODELS[config.model](self.dataset.shape, config.latent, config.width, config.batch_norm)
+        pair = make_networks(config, self.dataset.shape)
         start = Generator(config.seed, stream="init")
         self.device = resolve(config.device)
         self.generator, self.discriminator = (
-            initialise(network, config.init, start).to(self.device) for network in networks
+            initialise(network, config.init, start).to(self.device) for network in pair
         )
         self.samples = to_device(self.dataset.samples, self.device)
-        betas = (config.beta1, config.beta2)
-        self.generator_optimizer = Adam(self.generator.parameters(), config.lr_g, betas, ema_decay=config.ema)
-        self.discriminator_optimizer = Adam(self.discriminator.parameters(), config.lr_d, betas)
+        self.generator_optimizer = make_optimizer(config, self.generator, config.lr_g, config.ema)
+        self.discriminator_optimizer = make_optimizer(config, self.discriminator, config.lr_d)
+        self.discriminator_optimizer.limit = config.clip or None
         streams = "latent-D", "latent-G", "penalty"
         self.noise = {name: Generator(config.seed, stream=name, device=self.device) for name in streams}
-        penalties = () if config.penalty == "none" else ((PENALTIES[config.penalty], config.gamma),)
-        kind = TracedGame if self.device == "cpu" else Game
-        self.game = kind(
-            self.generator, self.discriminator, OBJECTIVES[config.objective], penalties, self.noise["penalty"]
-        )
-        self.dynamics = Alternating(self.game, self.discriminator_optimizer, self.generator_optimizer, k=config.d_steps)
+        self.game = make_game(config, self.generator, self.discriminator, self.noise["penalty"])
+        self.dynamics = make_dynamics(config, self.game, self.discriminator_optimizer, self.generator_optimizer)
+        self._noisy = [layer for _, layer in self.discriminator.modules() if isinstance(layer, InstanceNoise)]
         self._captured = self._capture()
         self.steps = 0
 
@@ -64,6 +59,7 @@ class Trainer:
         A captured step (on cuda) does not stop to look: there :meth:`metrics` finds out. MemoryError says in sizes that
         a device's memory is full.
         """
+        self._follow_schedules()
         first = self.steps * self.config.d_steps
         numbers = range(first, first + self.config.d_steps)
         size, seed = self.config.batch_size, self.config.seed
@@ -75,6 +71,17 @@ class Trainer:
             raise Diverged(f"step {self.steps + 1}: {error}") from None
         self.steps += 1
         return found
+
+    def _follow_schedules(self) -> None:
+        """Set what changes over the run to where it is before the next step."""
+        config = self.config
+        if config.lr_schedule != "constant":
+            done = min(1.0, self.steps / max(1, config.steps))
+            left = 1 - done if config.lr_schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+            self.discriminator_optimizer.set_rate(config.lr_d * left)
+            self.generator_optimizer.set_rate(config.lr_g * left)
+        for layer in self._noisy:
+            layer.sigma.at(self.steps)
 
     def _run(self, rows: Any) -> Step:
         """Move the players once; ``rows`` (k, batch) of the data are D's minibatches."""
@@ -164,7 +171,7 @@ class Trainer:
     def _parts(self) -> dict[str, Any]:
         return {"generator": self.generator, "discriminator": self.discriminator}
 
-    def _optimizers(self) -> dict[str, Adam]:
+    def _optimizers(self) -> dict[str, Optimizer]:
         return {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}
 
     def state(self) -> dict[str, np.ndarray]:

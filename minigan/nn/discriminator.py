@@ -117,26 +117,29 @@ class MinibatchStddev(Module):
 class MinibatchDiscrimination(Module):
     """Append to every sample how close it is to the others of its batch (1606.03498, section 3.2).
 
-    x (N, n_in) to (N, n_in + kernels): with M = x·T, T (n_in, kernels, dims), the feature of sample i and kernel b is
+    x (N, n_in) to (N, n_in + kernels): with M = x·w, w (n_in, kernels·dims), the feature of sample i and kernel b is
     Σ_{j ≠ i} exp(−‖M_ib − M_jb‖₁).
     """
+
+    b = None
 
     def __init__(self, n_in: int, kernels: int = 16, dims: int = 5) -> None:
         if min(n_in, kernels, dims) < 1:
             raise ValueError(f"MinibatchDiscrimination: sizes must be positive, not {n_in}, {kernels}, {dims}")
         self.kernels, self.dims = kernels, dims
-        self.t = Tensor(np.ascontiguousarray(lecun(_init, (n_in, kernels * dims), n_in, kernels)), requires_grad=True)
+        self.fans = n_in, kernels * dims
+        self.w = Tensor(lecun(_init, self.fans, *self.fans), requires_grad=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Append the features."""
         count = x.shape[0]
-        m = ops.reshape(ops.matmul(x, self.t), (count, self.kernels, self.dims))
+        m = ops.reshape(ops.matmul(x, self.w), (count, self.kernels, self.dims))
         gaps = ops.reshape(m, (count, 1, self.kernels, self.dims)) - ops.reshape(m, (1, count, self.kernels, self.dims))
         close = ops.exp(-ops.sum(ops.abs(gaps), axis=3))
         return ops.concat([x, ops.sum(close, axis=1) - 1.0], axis=1)  # without the sample itself, at distance 0
 
     def __repr__(self) -> str:
-        return f"MinibatchDiscrimination({self.t.shape[0]}, {self.kernels}, {self.dims})"
+        return f"MinibatchDiscrimination({self.w.shape[0]}, {self.kernels}, {self.dims})"
 
 
 class SpectralNorm(Fusing):
