@@ -296,7 +296,7 @@ REFUSED = {
     "train --data mnist": "unknown data 'mnist': choose from digits, ring, grid",
     "train --model vae": "unknown model 'vae': choose from dcgan, mlp",
     "train --objective zz": "unknown objective 'zz': choose from minimax, non-saturating",
-    "train --penalty l2": "unknown penalty 'l2': choose from r1, r2, wgan-gp, none",
+    "train --penalty l2": "unknown penalty 'l2': choose from r1, r2, wgan-gp, lp, dragan, weight-decay, none",
     "train --init odd": "unknown init 'odd': choose from",
     "train --data ring --model dcgan": "model 'dcgan' makes images",
     "train --device tpu": "unknown device 'tpu': choose from auto, cpu, cuda, cuda-emulated",

@@ -238,7 +238,7 @@ def test_what_cannot_be_captured_says_why():
     dynamics = Alternating(Game(g, d), *players)
     draw = [lambda name=name: noise[name].normal((3, 4)) for name in noise]
     captured = CapturedStep(lambda rows: dynamics.step(lambda: mg.Tensor(samples[rows[0]]), *draw), dynamics, noise)
-    assert captured.reason == "the counters of dropout are on the host"
+    assert captured.reason == "the counters of Dropout are on the host"
     for _ in range(4):
         captured.step(np.arange(3)[None])
     assert captured._graph is None
