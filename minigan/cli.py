@@ -1,4 +1,4 @@
-"""The command line: train, sample, check, doctor. Whatever goes wrong is said in one sentence, without a traceback."""
+"""The command line: one function a command. Whatever goes wrong is said in one sentence, without a traceback."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import io
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -26,14 +27,16 @@ from minigan.progress import progress
 USAGE = """usage: minigan COMMAND [options]
 
   train    train a GAN and write a run folder: pictures, curves, checkpoints
+  explain  say what happened in a run, and draw it
   sample   make samples from a run
   check    check the gradient of every op on this machine
   doctor   say what works here, and how to mend what does not
 
 `minigan COMMAND --help` lists the options; `minigan train` alone trains on handwritten digits."""
 
-
-MADE = ("samples.png", "curves.png", "training.gif", "samples", "metrics.csv", "checkpoints", "config.toml")
+MADE = (
+    "samples.png", "curves.png", "training.gif", "samples", "metrics.csv", "variety.csv", "checkpoints", "config.toml",
+)  # fmt: skip
 SIGPIPE = 13
 
 
@@ -127,8 +130,11 @@ def _train(run: Any, folder: Path) -> int:
                 stop.number = stop.number or SIGPIPE
                 sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
+        def warn(finding: Any) -> None:
+            print(f"step {finding.step}, {finding.kind}: {finding.sentence}", flush=True)
+
         try:
-            finished = run.train(tell, lambda: stop.number != 0)
+            finished = run.train(tell, lambda: stop.number != 0, warn)
         except (Diverged, MemoryError) as error:
             said = str(error) if isinstance(error, Diverged) else _full(error)
             last = f"the last good checkpoint is step {run.last_saved}" if run.last_saved >= 0 else "nothing was saved"
@@ -144,7 +150,8 @@ def _train(run: Any, folder: Path) -> int:
         print(line)
     made = [f"{name}/" if (folder / name).is_dir() else name for name in MADE if (folder / name).exists()]
     print(f"made in {folder}/: {', '.join(made)}")
-    print(f"next: minigan sample {shlex.quote(str(folder))} --count 2000 --out samples.npz")
+    print(f"next: minigan explain {shlex.quote(str(folder))}, or")
+    print(f"      minigan sample {shlex.quote(str(folder))} --count 2000 --out samples.npz")
     return 0
 
 
@@ -178,6 +185,29 @@ def _signals() -> Iterator[_Stop]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+# --- explain ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Say in a paragraph what happened in a run, and draw it (RUN/explain.png)."""
+
+    run: Annotated[Path, tyro.conf.arg(metavar="RUN"), tyro.conf.Positional]
+    """Folder of a run."""
+
+
+def explain(arguments: Sequence[str]) -> int:
+    """Run ``minigan explain``."""
+    from minigan.explain import explain as read
+
+    options: Explain = parse(Explain, arguments)
+    found = read(options.run)
+    print(found.text(min(100, shutil.get_terminal_size().columns)))
+    found.draw(options.run / "explain.png")
+    print(f"the picture is {options.run / 'explain.png'}")
+    return 0
 
 
 # --- sample -----------------------------------------------------------------------------------------------------------
@@ -298,7 +328,7 @@ def doctor(arguments: Sequence[str]) -> int:
 
 # --- the front door ---------------------------------------------------------------------------------------------------
 
-COMMANDS = {"train": train, "sample": sample, "check": check, "doctor": doctor}
+COMMANDS = {"train": train, "explain": explain, "sample": sample, "check": check, "doctor": doctor}
 
 
 def parse(options: Any, arguments: Sequence[str], default: Any = None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,64 @@ def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> 
         axes.grid(color="#e4e4e4", linewidth=0.7)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, fontsize=8, frameon=False, borderaxespad=0.2)
+    figure.savefig(path)
+
+
+def diagnosis(
+    metrics: dict[str, np.ndarray], varieties: list[tuple[int, float, float]], spells: Sequence[Any], path: Path
+) -> None:
+    """Draw what the rules of a diagnosis look at, shaded where they spoke, into a PNG file.
+
+    ``varieties`` are (step, spread, entropy), ``spells`` have kind, first and last step.
+    """
+    figure = _figure(8.5, 8.5)
+    accuracy, strength, movement, samples = figure.subplots(4, 1, sharex=True)
+    steps = metrics["step"]
+    few = dict(marker="o", markersize=3) if len(steps) < 3 else {}
+    for axes, key, label, colour, dashes in (
+        (accuracy, "accuracy_real", "D right on real", BLUE, "-"),
+        (accuracy, "accuracy_fake", "D right on generated", RED, "--"),
+        (strength, "slope_g", "mean |dL_G/ds|", BLUE, "-"),
+        (strength, "dead_g", "share in the dead zone", RED, "--"),
+        (movement, "turn", "cosine of successive moves", BLUE, "-"),
+        (movement, "progress", "way got / way gone", RED, "--"),
+    ):
+        axes.plot(steps, metrics[key], color=colour, alpha=0.25, linewidth=0.8)
+        axes.plot(steps, smooth(metrics[key]), dashes, color=colour, linewidth=1.6, label=label, **few)
+    if varieties:
+        at, spread, entropy = zip(*varieties, strict=True)
+        samples.plot(at, spread, "-", color=BLUE, marker="o", markersize=3, label="distance between samples / data")
+        samples.plot(at, entropy, "--", color=RED, marker="s", markersize=3, label="entropy of classes or modes / most")
+    rows = {
+        "D too strong": accuracy, "G saturated": strength, "vanishing gradient": strength, "cycling": movement,
+        "exploding gradient": movement, "mode collapse": samples,
+    }  # fmt: skip
+    for spell in spells:
+        axes = rows[spell.kind]
+        width = max(spell.last - spell.first, 0.004 * steps[-1])
+        axes.axvspan(spell.first, spell.first + width, color="#e8c547", alpha=0.35, linewidth=0)
+        axes.annotate(
+            spell.kind,
+            (spell.first, 0.04),
+            xycoords=("data", "axes fraction"),
+            fontsize=8,
+            color=INK,
+            annotation_clip=True,
+        )
+    for axes, label in (
+        (accuracy, "accuracy of D"),
+        (strength, "gradient G gets"),
+        (movement, "movement"),
+        (samples, "variety"),
+    ):
+        axes.set(ylabel=label)
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, -0.05), max(high, 1.05))
+        axes.grid(color="#e4e4e4", linewidth=0.7)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8, frameon=False, borderaxespad=0.2)
+    samples.set_xlabel("training step")
+    figure.suptitle("What the rules look at; shaded where one spoke")
     figure.savefig(path)
 
 

@@ -1,6 +1,6 @@
 """A run folder: what a training run writes to the disk, and how it is read back.
 
-config.toml  metrics.csv  checkpoints/  samples.png  samples/step_*.png  curves.png  training.gif
+config.toml  metrics.csv  variety.csv  checkpoints/  samples.png  samples/step_*.png  curves.png  training.gif
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import tomllib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from minigan import __version__, checkpoint, plot
 from minigan.gan.config import Config
+from minigan.gan.diagnosis import WINDOW, Finding, Variety, look_at, look_at_variety, variety
 from minigan.gan.metrics import class_shares, frechet_distance, half_against_half, mode_coverage
 from minigan.gan.objectives import OBJECTIVES
 from minigan.gan.trainer import Trainer
@@ -37,32 +38,48 @@ class Run:
     trainer: Trainer
     complaints: list[str]
     last_saved: int = -1
+    rows: list[dict[str, float]] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
 
     @property
     def config(self) -> Config:
         """The settings of the run."""
         return self.trainer.config
 
-    def train(self, report: Callable[[dict[str, float]], None], stop: Callable[[], bool]) -> bool:
+    def train(
+        self,
+        report: Callable[[dict[str, float]], None],
+        stop: Callable[[], bool],
+        warn: Callable[[Finding], None] = lambda finding: None,
+    ) -> bool:
         """Train to ``config.steps``, writing as it goes; ``report`` gets every row of metrics.
 
-        Returns False where ``stop()`` ended it early. Either way the state is saved when it returns.
+        ``warn`` gets what the diagnosis finds, each kind once. Returns False where ``stop()`` ended it early. Either
+        way the state is saved when it returns.
         """
         with np.errstate(all="ignore"):  # what is not finite is found and told by the trainer
-            return self._train(report, stop)
+            return self._train(report, stop, warn)
 
-    def _train(self, report: Callable[[dict[str, float]], None], stop: Callable[[], bool]) -> bool:
+    def _train(
+        self,
+        report: Callable[[dict[str, float]], None],
+        stop: Callable[[], bool],
+        warn: Callable[[Finding], None],
+    ) -> bool:
         trainer, config = self.trainer, self.config
-        if trainer.steps == 0:
+        if trainer.steps == 0 and not (self.folder / "variety.csv").exists():
             self.picture()
         while trainer.steps < config.steps and not stop():
             found = trainer.step()
             if trainer.steps % config.log_every == 0 or trainer.steps == config.steps:
                 row = trainer.metrics(found)
-                self._append(row)
+                self._append("metrics.csv", row)
                 report(row)
+                self.rows = [*self.rows[1 - WINDOW :], row]
+                self._warn(look_at(self.rows), warn)
             if trainer.steps % config.sample_every == 0 or trainer.steps == config.steps:
-                self.picture()
+                finding = look_at_variety(self.picture(), trainer.steps, int(config.steps))
+                self._warn([finding] if finding else [], warn)
             if trainer.steps % config.checkpoint_every == 0:
                 self.save()
         self.save()
@@ -76,8 +93,14 @@ class Run:
             checkpoint.save(self.folder / "checkpoints", self.trainer.steps, self.trainer.state(), about)
             self.last_saved = self.trainer.steps
 
-    def _append(self, row: dict[str, float]) -> None:
-        path = self.folder / "metrics.csv"
+    def _warn(self, findings: Iterable[Finding], warn: Callable[[Finding], None]) -> None:
+        for finding in findings:
+            if finding.kind not in self.told:
+                self.told.add(finding.kind)
+                warn(finding)
+
+    def _append(self, name: str, row: dict[str, float]) -> None:
+        path = self.folder / name
         new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -85,14 +108,18 @@ class Run:
                 writer.writerow(row)
             writer.writerow([f"{value:.9g}" for value in row.values()])
 
-    def picture(self) -> None:
-        """Write the samples of this step, from the same latents every time."""
-        folder = self.folder / "samples"
+    def picture(self) -> Variety:
+        """Write the samples of this step, from the same latents every time, and how varied they are."""
+        folder, data = self.folder / "samples", self.trainer.dataset
         folder.mkdir(exist_ok=True)
-        self._sheet().save(folder / f"step_{self.trainer.steps:07d}.png")
+        samples = self._shown()
+        self.draw(samples).save(folder / f"step_{self.trainer.steps:07d}.png")
+        found = variety(samples, data.samples, data.labels, data.centres)
+        self._append("variety.csv", {"step": self.trainer.steps, "spread": found.spread, "entropy": found.entropy})
+        return found
 
-    def _sheet(self) -> Any:
-        return self.draw(self.trainer.sample(SHOWN if self.trainer.dataset.is_images else POINTS))
+    def _shown(self) -> np.ndarray:
+        return self.trainer.sample(SHOWN if self.trainer.dataset.is_images else POINTS)
 
     def draw(self, samples: np.ndarray) -> Any:
         """Return samples as a picture: a grid of images, or a cloud of points over the data."""
@@ -102,7 +129,7 @@ class Run:
 
     def finish(self) -> None:
         """Write samples.png, curves.png and training.gif from what the run left behind."""
-        self._sheet().save(self.folder / "samples.png")
+        self.draw(self._shown()).save(self.folder / "samples.png")
         if (self.folder / "metrics.csv").exists():
             metrics = plot.read_metrics(self.folder / "metrics.csv")
             plot.curves(metrics, OBJECTIVES[self.config.objective], self.folder / "curves.png")
@@ -175,7 +202,8 @@ def go_on(run: Run) -> None:
     So going on gives the same files as never having stopped.
     """
     checkpoint.write_atomically(run.folder / "config.toml", run.config.to_toml().encode())
-    _cut_metrics(run.folder / "metrics.csv", run.trainer.steps)
+    for table in ("metrics.csv", "variety.csv"):
+        _cut(run.folder / table, run.trainer.steps)
     for step, later in checkpoint.find(run.folder / "checkpoints"):
         if step > run.trainer.steps:
             later.unlink()  # damaged, or it would have been taken: it must not count as one of the last two
@@ -184,7 +212,7 @@ def go_on(run: Run) -> None:
             picture.unlink()
 
 
-def _cut_metrics(path: Path, last: int) -> None:
+def _cut(path: Path, last: int) -> None:
     """Drop rows later than step ``last``, and what a crash left half written."""
     if not path.exists():
         return

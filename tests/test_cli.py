@@ -95,7 +95,13 @@ def test_version_help_and_no_arguments():
 
 @pytest.mark.parametrize(
     ("command", "words"),
-    [("train", ["--batch-size", "--resume"]), ("sample", ["--force"]), ("check", ["--backend"]), ("doctor", [])],
+    [
+        ("train", ["--batch-size", "--resume"]),
+        ("explain", ["RUN"]),
+        ("sample", ["--force"]),
+        ("check", ["--backend"]),
+        ("doctor", []),
+    ],
 )
 def test_every_command_has_help(command, words, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -137,17 +143,18 @@ def test_training_says_what_it_does_and_what_comes_next(trained):
     assert out[0].startswith("mlp on ring: 10,000 points of 2 numbers, G ")
     assert out[1].startswith("from step 0 to 40 on cpu, into ")
     assert [line.split()[1] for line in out if line.startswith("step ")] == [f"{n}/40" for n in range(5, 41, 5)]
-    assert "of 8 modes found" in out[-3]
-    assert out[-1] == f"next: minigan sample {trained[0] / 'ring'} --count 2000 --out samples.npz"
+    assert "of 8 modes found" in out[-4]
+    assert out[-2] == f"next: minigan explain {trained[0] / 'ring'}, or"
+    assert out[-1] == f"      minigan sample {trained[0] / 'ring'} --count 2000 --out samples.npz"
     code, out, err = trained[1]["digits"]
     assert (code, err) == (0, [])
     assert out[0].startswith("dcgan on digits: 1,797 images of 8x8x1, G ")
-    assert out[-4].startswith("Fréchet distance")
+    assert out[-5].startswith("Fréchet distance")
 
 
 def test_training_writes_what_it_says(trained):
     for name in ("ring", "digits"):
-        listed = trained[1][name][1][-2].split(": ")[1].split(", ")
+        listed = trained[1][name][1][-3].split(": ")[1].split(", ")
         assert sorted(listed) == sorted(p.name + "/" * p.is_dir() for p in (trained[0] / name).iterdir())
 
 
@@ -281,7 +288,7 @@ def test_sampling_leaves_the_run_as_it_is(ring):
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "trian": "there is no command 'trian': choose from train, sample, check, doctor",
+    "trian": "there is no command 'trian': choose from train, explain, sample, check, doctor",
     "--frobnicate": "there is no command '--frobnicate'",
     "train --bach-size 3": "Unrecognized options: --bach-size, 3; did you mean --batch-size?",
     "sample ring --cuont 3": "did you mean --count?",

@@ -35,6 +35,7 @@ LAYERS = [
     ["minigan.gan"],
     ["minigan.plot"],
     ["minigan.run", "minigan.doctor", "minigan.progress"],
+    ["minigan.explain"],
     ["minigan.cli", "minigan.__main__"],
 ]
 

@@ -1,6 +1,6 @@
 """The two-player game: objectives, penalties, the game itself, how players move, and the loop around it."""
 
-from minigan.gan import games, metrics, objectives, penalties
+from minigan.gan import diagnosis, games, metrics, objectives, penalties, stability, strength
 from minigan.gan.config import Config
 from minigan.gan.dynamics import Alternating, Extragradient, Simultaneous, Step
 from minigan.gan.game import Diverged, Game, Gradient, Losses
@@ -26,9 +26,12 @@ __all__ = [
     "Trainer",
     "Unrolled",
     "dcgan",
+    "diagnosis",
     "games",
     "metrics",
     "mlp",
     "objectives",
     "penalties",
+    "stability",
+    "strength",
 ]

@@ -12,9 +12,11 @@ from minigan.data import Dataset, batch_indices, load
 from minigan.device import allow_tf32, device_of, resolve, sizes_told, to_device, to_numpy
 from minigan.gan.captured import CapturedStep
 from minigan.gan.config import Config
+from minigan.gan.diagnosis import Movement
 from minigan.gan.dynamics import Step
 from minigan.gan.game import Diverged
 from minigan.gan.settings import make_dynamics, make_game, make_networks, make_optimizer
+from minigan.gan.strength import dead_share, slopes
 from minigan.gradmode import no_grad
 from minigan.nn import BatchNorm, InstanceNoise, Module, initialise
 from minigan.optim import Optimizer
@@ -48,6 +50,7 @@ class Trainer:
         self.game = make_game(config, self.generator, self.discriminator, self.noise["penalty"])
         self.dynamics = make_dynamics(config, self.game, self.discriminator_optimizer, self.generator_optimizer)
         self._noisy = [layer for _, layer in self.discriminator.modules() if isinstance(layer, InstanceNoise)]
+        self.movement = Movement([self.generator_optimizer, self.discriminator_optimizer])
         self._captured = self._capture()
         self.steps = 0
 
@@ -101,14 +104,18 @@ class Trainer:
     def require_finite(self) -> None:
         """Raise :class:`Diverged` if a parameter, a moment or an average is not finite: nothing to keep."""
         for name, array in self.state().items():
-            if not np.isfinite(array).all():
+            if name != "movement" and not np.isfinite(array).all():
                 raise Diverged(f"step {self.steps}: {name} is not finite")
 
     def _latent(self, generator: Generator) -> Tensor:
         return generator.normal((self.config.batch_size, self.config.latent))
 
     def metrics(self, step: Step) -> dict[str, float]:
-        """Return one row of numbers about a step: losses, penalty, D's accuracy, gradient norms of both players."""
+        """Return one row of numbers about a step, and where the players stand since the last row.
+
+        Losses, penalty, D's accuracy, both gradients' norms, the mean |dL_G/ds| of G's samples and the share of them in
+        the dead zone, and how the players' point moves (:class:`minigan.gan.diagnosis.Movement`).
+        """
         d, g = step.discriminator, step.generator
         assert d.real_logits is not None
         accuracy = self.game.objective.accuracy(d.real_logits.data, d.fake_logits.data)
@@ -121,12 +128,15 @@ class Trainer:
             "accuracy_fake": accuracy[1],
             "grad_norm_d": self.discriminator_optimizer.gradient_norm(),
             "grad_norm_g": self.generator_optimizer.gradient_norm(),
+            "slope_g": float(slopes(self.game.objective, g.fake_logits, g.real_logits).mean()),
+            "dead_g": dead_share(self.game.objective, g.fake_logits, g.real_logits),
         }
         odd = [name for name, value in row.items() if not np.isfinite(value)]
         if self._captured and odd:
             raise Diverged(
                 f"step {self.steps}: {', '.join(odd)} not finite, in this step or in one since the last look"
             )
+        row["turn"], row["progress"] = self.movement.look()
         return row
 
     # --- samples ------------------------------------------------------------------------------------------------------
@@ -182,6 +192,7 @@ class Trainer:
             arrays |= {f"{player}/buffers/{name}": to_numpy(b) for name, b in network.named_buffers().items()}
         for player, optimizer in self._optimizers().items():
             arrays |= {f"{player}/optimizer/{name}": array for name, array in optimizer.state().items()}
+        arrays["movement"] = self.movement.state()
         arrays |= {f"noise/{name}": np.array(noise.step, np.int64) for name, noise in self.noise.items()}
         return arrays
 
@@ -202,6 +213,7 @@ class Trainer:
         for player, optimizer in self._optimizers().items():
             prefix = f"{player}/optimizer/"
             optimizer.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        self.movement.load_state(state["movement"])
         for name, noise in self.noise.items():
             noise.step = int(state[f"noise/{name}"])
         self.steps = int(state["steps"])

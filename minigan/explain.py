@@ -1,0 +1,105 @@
+"""What happened in a run, read from its folder: a paragraph, and a picture of the same."""
+
+from __future__ import annotations
+
+import csv
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minigan import plot
+from minigan.gan.config import Config
+from minigan.gan.diagnosis import Spell, Variety, spells
+from minigan.gan.objectives import OBJECTIVES
+from minigan.run import RunError
+
+BRIEF = 3  # rows of metrics: what held for fewer is not told
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A run in words, and what they rest on."""
+
+    config: Config
+    metrics: dict[str, np.ndarray]
+    varieties: list[tuple[int, Variety]]
+    spells: list[Spell]
+
+    def text(self, width: int = 100) -> str:
+        """Return the paragraph, and a line for every finding."""
+        config, last = self.config, {name: column[-20:] for name, column in self.metrics.items()}
+        parts = [self._fate(last), self._balance(last)]
+        if self.varieties:
+            step, found = self.varieties[-1]
+            parts.append(
+                f"At step {step} the samples are {found.spread:.0%} as far apart as the data, and their classes or "
+                f"modes have {found.entropy:.0%} of the entropy of even ones."
+            )
+        if not self.spells:
+            parts.append("None of the rules for trouble spoke.")
+        told = [
+            textwrap.fill(
+                f"steps {spell.first} to {spell.last}, {spell.kind}: {spell.sentence}",
+                width,
+                initial_indent="- ",
+                subsequent_indent="  ",
+            )
+            for spell in self.spells
+        ]
+        head = f"{config.model} on {config.data}, {config.objective}, penalty {config.penalty}."
+        return "\n".join([textwrap.fill(" ".join([head, *parts]), width), *told])
+
+    def _fate(self, last: dict[str, np.ndarray]) -> str:
+        step = int(self.metrics["step"][-1])
+        words = f"The run got to step {step} of {int(self.config.steps)}."
+        wanted = OBJECTIVES[self.config.objective].equilibrium
+        found = []
+        for player, value in zip("dg", wanted, strict=True):
+            at = f", {value:.3f} where the two distributions agree" if value is not None else ""
+            found.append(f"L_{player.upper()} is {last[f'loss_{player}'].mean():.3f} in the mean of the last rows{at}")
+        return f"{words} {'; '.join(found)}."
+
+    def _balance(self, last: dict[str, np.ndarray]) -> str:
+        real, fake = last["accuracy_real"].mean(), last["accuracy_fake"].mean()
+        if min(real, fake) > 0.9:
+            who = "D tells nearly all of them apart: it is far ahead of G"
+        elif max(real, fake) < 0.6:
+            who = "D can hardly tell them: G has caught up"
+        else:
+            who = "neither player has won"
+        return (
+            f"D is right on {real:.0%} of real and {fake:.0%} of generated samples, so {who}. The mean |dL_G/ds| of "
+            f"generated samples is {last['slope_g'].mean():.2g}; the last moves go on in the direction of the ones "
+            f"before with a cosine of {last['turn'].mean():.2f}."
+        )
+
+    def draw(self, path: Path) -> None:
+        """Draw what the rules look at, with the spells in which they spoke, into a PNG file."""
+        plot.diagnosis(self.metrics, [(step, v.spread, v.entropy) for step, v in self.varieties], self.spells, path)
+
+
+def explain(folder: Path) -> Explanation:
+    """Read a run folder; :class:`minigan.run.RunError` where it holds no run, or no metrics of this version."""
+    if not (folder / "config.toml").is_file():
+        raise RunError(f"{folder} holds no run: it has no config.toml")
+    config = Config.from_toml(folder / "config.toml")
+    if not (folder / "metrics.csv").is_file():
+        raise RunError(f"{folder} has no metrics yet: train first")
+    metrics = plot.read_metrics(folder / "metrics.csv")
+    if "slope_g" not in metrics:
+        raise RunError(f"{folder / 'metrics.csv'} was written before diagnosis existed: train anew")
+    varieties = _read_varieties(folder / "variety.csv")
+    found = spells(metrics, varieties, int(config.steps))
+    every = int(config.log_every)
+    kept = [s for s in found if s.last - s.first >= BRIEF * every or s.kind in ("mode collapse", "exploding gradient")]
+    return Explanation(config, metrics, varieties, kept)
+
+
+def _read_varieties(path: Path) -> list[tuple[int, Variety]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.reader(file) if len(row) == 3][1:]
+    return [(int(float(step)), Variety(float(spread), float(entropy))) for step, spread, entropy in rows]

@@ -1,0 +1,213 @@
+"""What a run's rules say: each speaks where it should, keeps quiet otherwise, and is read back from a folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import minigan as mg
+from minigan import cli, optim
+from minigan.data import load
+from minigan.explain import explain
+from minigan.gan import Config, Game, Simultaneous, Trainer, games
+from minigan.gan.diagnosis import WINDOW, Movement, Variety, look_at, look_at_variety, spells, variety
+from minigan.gan.objectives import WASSERSTEIN
+from minigan.random import Generator
+from minigan.run import RunError, create
+
+CALM = {
+    "accuracy_real": 0.7, "accuracy_fake": 0.65, "slope_g": 0.5, "dead_g": 0.0, "turn": 0.1, "progress": 0.4,
+    "grad_norm_d": 1.0, "grad_norm_g": 0.5,
+}  # fmt: skip
+
+
+def rows(count=WINDOW, **changes):
+    """Rows of metrics of a calm run, with some columns changed: a number, or one a row."""
+    return [
+        {"step": 10 * (i + 1), **CALM, **{k: v if np.isscalar(v) else v[i] for k, v in changes.items()}}
+        for i in range(count)
+    ]
+
+
+def said(found):
+    return {finding.kind: finding.sentence for finding in found}
+
+
+TROUBLE = {
+    "D too strong": ({"accuracy_real": 0.99, "accuracy_fake": 1.0, "slope_g": 0.02}, "right on 99% of both kinds"),
+    "G saturated": ({"dead_g": 0.8}, "80% of the generated samples pass less than a hundredth"),
+    "cycling": ({"turn": 0.9, "progress": 0.1}, "(cosine 0.90), yet over 20 rows they got 10% of the way"),
+    "exploding gradient": ({"grad_norm_d": [1.0] * 19 + [250.0]}, "the gradient of D is 250, 250 times its usual 1"),
+    "vanishing gradient": ({"grad_norm_g": 1e-5}, "G's gradient has a norm of 1e-05"),
+}
+
+
+def test_a_calm_run_is_left_alone():
+    assert not list(look_at(rows()))
+    assert not list(look_at([]))
+    assert not list(look_at(rows(2, accuracy_real=1.0, accuracy_fake=1.0)))  # too few to say
+    assert look_at_variety(Variety(0.9, 0.9), 500, 1000) is None
+
+
+@pytest.mark.parametrize("kind", TROUBLE)
+def test_trouble_is_named_with_its_evidence(kind):
+    changes, words = TROUBLE[kind]
+    found = said(look_at(rows(**changes)))
+    assert list(found) == [kind]
+    assert words in found[kind]
+    assert "\n" not in found[kind]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accuracy_real": 0.99, "accuracy_fake": 0.5},
+        {"turn": 0.9, "progress": 0.9},  # on and on
+        {"turn": 0.0, "progress": 0.1},  # to and fro
+        {"grad_norm_d": [1.0] * 19 + [20.0]},
+        {"grad_norm_g": [1e-5] * 5 + [0.5] * 15},
+        {"dead_g": 0.3},
+    ],
+)
+def test_half_of_a_sign_is_none(changes):
+    assert not list(look_at(rows(**changes)))
+
+
+def test_collapse_is_judged_from_a_fifth_of_the_run_on():
+    poor = Variety(0.1, 0.2)
+    assert look_at_variety(poor, 100, 1000) is None
+    found = look_at_variety(poor, 300, 1000)
+    assert (found.kind, found.step) == ("mode collapse", 300)
+    assert "10% as far apart as the data" in found.sentence
+    assert look_at_variety(Variety(0.9, 0.2), 300, 1000) is not None
+    assert look_at_variety(Variety(0.2, 0.9), 300, 1000) is not None
+
+
+def test_spells_begin_and_end():
+    columns = rows(60, accuracy_real=[0.7] * 20 + [1.0] * 25 + [0.5] * 15, accuracy_fake=1.0)
+    metrics = {name: np.array([row[name] for row in columns]) for name in columns[0]}
+    varieties = [(100, Variety(0.1, 0.1)), (300, Variety(0.2, 0.9)), (400, Variety(0.3, 0.9)), (600, Variety(1, 1))]
+    found = {spell.kind: spell for spell in spells(metrics, varieties, 600)}
+    assert sorted(found) == ["D too strong", "mode collapse"]
+    strong, collapse = found["D too strong"], found["mode collapse"]
+    assert 200 < strong.first <= 390
+    assert 400 <= strong.last <= 480
+    assert (collapse.first, collapse.last) == (300, 400)
+    assert spells({}) == []
+
+
+# --- movement ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_rotation_is_seen_in_its_moves():
+    small = games.bilinear(np.ones(40), np.zeros(40))
+    game = Game(small.generator, small.discriminator, WASSERSTEIN)
+    players = [optim.SGD(p.parameters(), 0.02) for p in (game.discriminator, game.generator)]
+    dynamics, movement, zero = Simultaneous(game, *players), Movement(players), mg.tensor(small.real)
+    columns = []
+    for _ in range(32):
+        for _ in range(15):  # .3 of a radian a row: a full turn in 21 rows
+            dynamics.step(lambda: zero, lambda: zero, lambda: zero)
+        columns.append({**rows(1)[0], **dict(zip(("turn", "progress"), movement.look(), strict=True))})
+    turn, progress = columns[-1]["turn"], columns[-1]["progress"]
+    assert turn == pytest.approx(np.cos(0.3), abs=0.05)
+    assert progress < 0.25
+    assert "cycling" in said(look_at(columns))
+
+
+def test_moves_that_go_on_get_somewhere():
+    p = mg.tensor(np.zeros(1000), requires_grad=True)
+    optimiser = optim.SGD([p], 0.1)
+    movement, rng = Movement([optimiser]), np.random.default_rng(0)
+    assert movement.look() == (1.0, 1.0)
+    direction = rng.standard_normal(1000)
+    for _ in range(30):
+        optimiser.step([direction])
+        turn, progress = movement.look()
+    assert (turn, progress) == pytest.approx((1, 1), abs=1e-9)
+    kept = movement.state()
+    assert kept.shape == (WINDOW + 1, 64)
+    again = Movement([optimiser])
+    again.load_state(kept)
+    for _ in range(30):
+        optimiser.step([rng.standard_normal(1000)])
+        turn, progress = movement.look()
+        assert again.look() == (turn, progress)
+    assert abs(turn) < 0.5  # a walk at random
+    assert progress == pytest.approx(WINDOW**-0.5, abs=0.15)
+
+
+# --- variety ----------------------------------------------------------------------------------------------------------
+
+
+def test_data_is_as_varied_as_itself_and_one_image_is_not():
+    digits = load("digits")
+    order = np.random.default_rng(0).permutation(len(digits.samples))[:200]
+    whole = variety(digits.samples[order], digits.samples, digits.labels, None)
+    assert whole.spread == pytest.approx(1, abs=0.05)
+    assert whole.entropy == pytest.approx(1, abs=0.03)
+    one = variety(np.repeat(digits.samples[:1], 64, axis=0), digits.samples, digits.labels, None)
+    assert (one.spread, one.entropy) == pytest.approx((0, 0), abs=1e-6)
+    ring = load("ring")
+    two = ring.samples[np.linalg.norm(ring.samples[:, None] - ring.centres, axis=2).argmin(1) < 2]
+    found = variety(two, ring.samples, None, ring.centres)
+    assert found.entropy == pytest.approx(np.log(2) / np.log(8), abs=0.02)
+    assert variety(two, ring.samples, None, None).entropy == 1.0
+
+
+# --- in a run ---------------------------------------------------------------------------------------------------------
+
+RING = replace(Config.preset("ring"), device="cpu", width=8, batch_size=32, log_every=2, sample_every=20)
+
+
+def test_a_run_tells_each_kind_of_trouble_once(tmp_path):
+    still = replace(RING, steps=200, width=32, lr_g=0.0, penalty="none", lr_d=1e-2)
+    run = create(tmp_path / "run", still)
+    told = []
+    assert run.train(lambda row: None, lambda: False, told.append)
+    kinds = [finding.kind for finding in told]
+    assert "D too strong" in kinds
+    assert told[0].step < 200
+    assert len(set(kinds)) == len(kinds)
+
+
+def test_a_run_is_explained(tmp_path, capsys):
+    folder = tmp_path / "run"
+    arguments = "train --data ring --width 32 --batch-size 32 --steps 200 --log-every 2 --sample-every 50 --lr-g 0"
+    assert cli.main([*arguments.split(), "--penalty", "none", "--lr-d", "1e-2", "--out", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert cli.main(["explain", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "The run got to step 200 of 200." in " ".join(text.split())
+    assert "D too strong: D is right on" in " ".join(text.split())
+    assert "D too strong" in printed
+    with Image.open(folder / "explain.png") as picture:
+        assert picture.size == (850, 850)
+    assert max(map(len, explain(folder).text(70).splitlines())) <= 70
+    calm = tmp_path / "calm"
+    run = create(calm, replace(RING, steps=20))
+    run.train(lambda row: None, lambda: False)
+    assert "None of the rules for trouble spoke." in " ".join(explain(calm).text().split())
+    explain(calm).draw(calm / "explain.png")
+
+
+def test_what_cannot_be_explained(tmp_path):
+    with pytest.raises(RunError, match="holds no run"):
+        explain(tmp_path)
+    create(tmp_path / "run", RING)
+    with pytest.raises(RunError, match="has no metrics yet"):
+        explain(tmp_path / "run")
+    (tmp_path / "run" / "metrics.csv").write_text("step,loss_d\n1,2\n", encoding="utf-8")
+    with pytest.raises(RunError, match="before diagnosis existed"):
+        explain(tmp_path / "run")
+
+
+def test_metrics_hold_the_strength_of_the_gradient():
+    trainer = Trainer(replace(RING, objective="relativistic"))
+    row = trainer.metrics(trainer.step())
+    assert 0 < row["slope_g"] < 1
+    assert 0 <= row["dead_g"] <= 1
+    assert Generator(0).seed == 0
