@@ -119,7 +119,12 @@ class Finding:
     sentence: str
 
 
-STRONG, DEAD, COLLAPSED, UNEVEN, STEADY, RETURNS, JUMP, FADED = 0.95, 0.5, 0.35, 0.6, 0.5, 0.25, 100.0, 1e-3
+STRONG = 0.95  # accuracy of D on both kinds
+DEAD = 0.5  # share of generated samples in the dead zone
+STEADY, RETURNS = 0.5, 0.25  # cosine of successive moves, and way got over way gone
+JUMP, FADED = 100.0, 1e-3  # a gradient's norm over its median, and by itself
+COLLAPSED, UNEVEN = 0.35, 0.6  # spread, and entropy
+EARLY = 100  # steps before which variety is not judged
 
 
 def _too_strong(rows: Columns) -> str | None:
@@ -198,15 +203,16 @@ def look_at(rows: Sequence[dict[str, float]] | Columns) -> Iterator[Finding]:
 
 
 def look_at_variety(found: Variety, step: int, steps: int) -> Finding | None:
-    """Return what the variety of a step's samples says, from a fifth of the run on: before, G has not begun."""
-    if step < steps / 5 or (found.spread >= COLLAPSED and found.entropy >= UNEVEN):
+    """Return what the variety of a step's samples says, from a fifth of the run and EARLY steps on: G begins anyhow."""
+    if step < max(EARLY, steps / 5) or (found.spread >= COLLAPSED and found.entropy >= UNEVEN):
         return None
+    what = "makes few things" if found.spread < COLLAPSED else "leaves some of them out"
     return Finding(
         "mode collapse",
         step,
         f"the samples are {found.spread:.0%} as far apart as the data, and their classes or modes have "
-        f"{found.entropy:.0%} of the entropy of even ones: G makes few things; packs (--pack 2), a penalty, or a "
-        "smaller learning rate of G help",
+        f"{found.entropy:.0%} of the entropy of even ones: G {what}; packs (--pack 2), a penalty, or a smaller learning "
+        "rate of G help",
     )
 
 
