@@ -36,6 +36,8 @@ CHANGES = {
     "dropout": {"dropout": 0.3},
     "clip": {"clip": 0.05, "optimizer": "rmsprop", "objective": "wasserstein", "penalty": "none"},
     "smoothing": {"label": 0.9},
+    "depth": {"depth": 3},
+    "activation": {"activation": "tanh"},
     "rmsprop": {"optimizer": "rmsprop"},
     "sgd": {"optimizer": "sgd"},
     "linear": {"lr_schedule": "linear"},

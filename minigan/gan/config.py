@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from minigan.data import DATASETS
 from minigan.device import resolve, why_no_tf32
-from minigan.gan.models import MODELS
+from minigan.gan.models import ACTIVATIONS, MODELS
 from minigan.gan.objectives import OBJECTIVES
 from minigan.gan.penalties import PENALTIES
 from minigan.gan.rules import RULES
@@ -65,6 +65,10 @@ class Config:
     """Dimensions of the noise z."""
     width: int = 64
     """Channels of the first convolution (dcgan), half the hidden units (mlp)."""
+    depth: int = 2
+    """Hidden layers of both players (mlp; dcgan goes by the size of the images)."""
+    activation: str = "relu"
+    """G's activation: relu, leaky_relu, tanh or sigmoid."""
     batch_norm: bool = True
     """Batch normalisation in G."""
     init: str = "he"
@@ -119,6 +123,7 @@ class Config:
             "objective": OBJECTIVES,
             "dynamics": ["alternating", "simultaneous", "extragradient", "optimistic"],
             "rule": [*RULES, "none"],
+            "activation": ACTIVATIONS,
             "init": INITIALISERS,
             "optimizer": ["adam", "rmsprop", "sgd"],
             "lr_schedule": ["constant", "linear", "cosine"],

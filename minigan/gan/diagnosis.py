@@ -211,8 +211,8 @@ def look_at_variety(found: Variety, step: int, steps: int) -> Finding | None:
         "mode collapse",
         step,
         f"the samples are {found.spread:.0%} as far apart as the data, and their classes or modes have "
-        f"{found.entropy:.0%} of the entropy of even ones: G {what}; packs (--pack 2), a penalty, or a smaller learning "
-        "rate of G help",
+        f"{found.entropy:.0%} of the entropy of even ones: G {what}; packs (--pack 2), a penalty, or a smaller "
+        "learning rate of G help",
     )
 
 

@@ -23,6 +23,7 @@ from minigan.nn import (
     Reshape,
     Schedule,
     Sequential,
+    Sigmoid,
     SpectralNorm,
     Tanh,
 )
@@ -30,14 +31,22 @@ from minigan.nn.layers import Weighted
 
 Pair = tuple[Sequential, Sequential]
 MAX_LEVELS = 4
+ACTIVATIONS: dict[str, Callable[[], Activation]] = {
+    "relu": ReLU,
+    "leaky_relu": LeakyReLU,
+    "tanh": Tanh,
+    "sigmoid": Sigmoid,
+}
 
 
-def dcgan(shape: tuple[int, ...], latent: int, width: int, batch_norm: bool) -> Pair:
+def dcgan(
+    shape: tuple[int, ...], latent: int, width: int, batch_norm: bool, depth: int = 2, activation: str = "relu"
+) -> Pair:
     """Return (G, D) for images of ``shape`` (H, W, C): 4×4 stride-2 convolutions, ``width`` channels at full size.
 
     Each halving of the image doubles the channels, up to four times and while both sides stay even and above 3. Batch
-    norm stands in G only: in D it would tie the samples of a batch together, which gradient penalties forbid.
-    ValueError for data that is no image or cannot be halved.
+    norm stands in G only: in D it would tie the samples of a batch together, which gradient penalties forbid. G's
+    ``activation`` is a key of ACTIVATIONS; the size of the images sets the ``depth``, whatever it says. ValueError for data that is no image or cannot be halved.
     """
     if len(shape) != 3:
         raise ValueError(f"model 'dcgan' makes images, but the data has samples of shape {shape}: use model 'mlp'")
@@ -54,7 +63,8 @@ def dcgan(shape: tuple[int, ...], latent: int, width: int, batch_norm: bool) -> 
     for level in range(levels):
         n_in = top >> level
         n_out = n_in // 2 if level < levels - 1 else channels
-        generator += [*([BatchNorm(n_in)] if batch_norm else []), ReLU(), ConvTranspose2d(n_in, n_out, 4, 2, 1)]
+        between = [*([BatchNorm(n_in)] if batch_norm else []), ACTIVATIONS[activation]()]
+        generator += [*between, ConvTranspose2d(n_in, n_out, 4, 2, 1)]
         n_in = width << (level - 1) if level else channels
         discriminator += [Conv2d(n_in, width << level, 4, 2, 1), LeakyReLU(0.2)]
     return (
@@ -63,16 +73,21 @@ def dcgan(shape: tuple[int, ...], latent: int, width: int, batch_norm: bool) -> 
     )
 
 
-def mlp(shape: tuple[int, ...], latent: int, width: int, batch_norm: bool) -> Pair:
-    """Return (G, D) with two hidden layers of 2·width units each, for samples of any shape; images end in a tanh."""
+def mlp(
+    shape: tuple[int, ...], latent: int, width: int, batch_norm: bool, depth: int = 2, activation: str = "relu"
+) -> Pair:
+    """Return (G, D) with ``depth`` hidden layers of 2·width units each, for samples of any shape; images end in a tanh.
+
+    G's ``activation`` is a key of ACTIVATIONS, D's a leaky ReLU.
+    """
     size, hidden = math.prod(shape), 2 * width
-
-    def normed() -> list[Module]:
-        return [BatchNorm(hidden)] if batch_norm else []
-
-    generator: list[Module] = [Dense(latent, hidden), *normed(), ReLU(), Dense(hidden, hidden), *normed(), ReLU()]
+    generator: list[Module] = []
+    discriminator: list[Module] = [Flatten()]
+    for layer in range(depth):
+        generator += [Dense(hidden if layer else latent, hidden), *([BatchNorm(hidden)] if batch_norm else [])]
+        generator.append(ACTIVATIONS[activation]())
+        discriminator += [Dense(hidden if layer else size, hidden), LeakyReLU(0.2)]
     generator += [Dense(hidden, size), *([Tanh()] if len(shape) == 3 else []), Reshape(*shape)]
-    discriminator = [Flatten(), Dense(size, hidden), LeakyReLU(0.2), Dense(hidden, hidden), LeakyReLU(0.2)]
     return Sequential(*generator), Sequential(*discriminator, Dense(hidden, 1))
 
 
@@ -114,4 +129,4 @@ def dress(
     return Sequential(*made)
 
 
-MODELS: dict[str, Callable[[tuple[int, ...], int, int, bool], Pair]] = {"dcgan": dcgan, "mlp": mlp}
+MODELS: dict[str, Callable[..., Pair]] = {"dcgan": dcgan, "mlp": mlp}

@@ -20,10 +20,10 @@ from minigan.random import Generator
 def make_networks(config: Config, shape: tuple[int, ...]) -> tuple[Module, Module]:
     """Return (G, D) for samples of ``shape``, not started yet; ValueError where the model does not fit them."""
     make = MODELS[config.model]
-    generator, discriminator = make(shape, config.latent, config.width, config.batch_norm)
+    sizes = config.latent, config.width, config.batch_norm, config.depth, config.activation
+    generator, discriminator = make(shape, *sizes)
     if config.pack > 1:
-        seen = (*shape[:-1], shape[-1] * config.pack)
-        discriminator = make(seen, config.latent, config.width, config.batch_norm)[1]
+        discriminator = make((*shape[:-1], shape[-1] * config.pack), *sizes)[1]
     fading = Schedule(config.instance_noise, 0.0, max(1, int(config.steps))) if config.instance_noise else None
     return generator, dress(
         discriminator,
