@@ -39,6 +39,7 @@ setup(
         "minigan.kernels.emulator",
         "minigan.nn",
         "minigan.ops",
+        "minigan.studies",
     ],
     package_data={
         "minigan": ["py.typed"],

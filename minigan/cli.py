@@ -28,6 +28,7 @@ USAGE = """usage: minigan COMMAND [options]
 
   train    train a GAN and write a run folder: pictures, curves, checkpoints
   explain  say what happened in a run, and draw it
+  study    run a small experiment: a table, a figure, its protocol
   sample   make samples from a run
   check    check the gradient of every op on this machine
   doctor   say what works here, and how to mend what does not
@@ -210,6 +211,68 @@ def explain(arguments: Sequence[str]) -> int:
     return 0
 
 
+# --- study ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Run a small experiment and write its table, figure and protocol; without a name, list them."""
+
+    name: Annotated[str, tyro.conf.arg(metavar="NAME"), tyro.conf.Positional] = ""
+    """Name of the study."""
+    full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """The long protocol: 4 times the training steps and at least 5 seeds."""
+    seeds: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Runs of every setting; the study's own number unless given."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder for the files; studies/NAME unless given."""
+    force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Overwrite what the folder holds."""
+
+
+def study(arguments: Sequence[str]) -> int:
+    """Run ``minigan study``."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from minigan.studies import STUDIES, Budget, cell, timed, told, write
+
+    options: StudyOptions = parse(StudyOptions, arguments, name="study")
+    if not options.name:
+        for name, known in STUDIES.items():
+            print(f"{name:24} {known.question}")
+        return 0
+    if options.name not in STUDIES:
+        raise Refusal(f"there is no study {options.name!r}: choose from {', '.join(STUDIES)}")
+    if options.seeds is not None and not 1 <= options.seeds <= 16:
+        raise Refusal(f"--seeds must be from 1 to 16, not {options.seeds}")
+    chosen = STUDIES[options.name]
+    folder = options.out or Path("studies") / options.name
+    if folder.exists() and any(folder.iterdir()) and not options.force:
+        raise Refusal(f"{folder} exists already and is left as it is: choose another --out, or add --force")
+    seeds = options.seeds or (max(5, chosen.seeds) if options.full and chosen.seeds > 1 else chosen.seeds)
+    live = sys.stdout.isatty()
+
+    def tell(what: str) -> None:
+        print(f"\r{what:78}", end="", flush=True) if live else print(what, flush=True)
+
+    print(chosen.question, flush=True)
+    budget = Budget(seeds, 4.0 if options.full else 1.0, tell)
+    result, seconds = timed(chosen, budget)
+    if live:
+        print("\r" + " " * 78, end="\r")
+    width = max(100, shutil.get_terminal_size().columns)
+    for table in result.tables:
+        shown = Table(*table.headings, title=table.title)
+        for row in table.rows:
+            shown.add_row(*map(cell, row))
+        Console(width=width).print(shown)
+    print(told(result, 100))
+    made = write(chosen, result, folder, seconds, budget)
+    print(f"made in {folder}/ in {seconds:.0f} s: {', '.join(path.name for path in made)}")
+    return 0
+
+
 # --- sample -----------------------------------------------------------------------------------------------------------
 
 
@@ -328,12 +391,19 @@ def doctor(arguments: Sequence[str]) -> int:
 
 # --- the front door ---------------------------------------------------------------------------------------------------
 
-COMMANDS = {"train": train, "explain": explain, "sample": sample, "check": check, "doctor": doctor}
+COMMANDS = {
+    "train": train,
+    "explain": explain,
+    "study": study,
+    "sample": sample,
+    "check": check,
+    "doctor": doctor,
+}
 
 
-def parse(options: Any, arguments: Sequence[str], default: Any = None) -> Any:
+def parse(options: Any, arguments: Sequence[str], default: Any = None, name: str = "") -> Any:
     """Parse a command's flags; :class:`Refusal` says in a sentence what is wrong with them."""
-    name = options.__name__.lower()
+    name = name or options.__name__.lower()
     said = io.StringIO()
     settings = {} if default is None else {"default": default}
     try:

@@ -31,7 +31,8 @@ def image_grid(images: np.ndarray, columns: int = 0) -> Image.Image:
     return Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """Return a figure of this size in inches, drawn without a window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -42,7 +43,7 @@ def _figure(width: float, height: float) -> Any:
 
 def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
     """Draw generated points (N, 2) over real ones, on axes that fit the real ones."""
-    figure = _figure(4.6, 4.6)
+    figure = new_figure(4.6, 4.6)
     axes = figure.add_subplot()
     axes.scatter(*real[:1000].T, s=14, color=GREY, alpha=0.5, linewidths=0, label="real")
     axes.scatter(*points.T, s=5, color=RED, alpha=0.6, linewidths=0, label="generated")
@@ -65,7 +66,7 @@ def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> 
     """Draw losses with their equilibrium lines, D's accuracy and the gradient norms of a run into a PNG file."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    figure = _figure(8.5, 8)
+    figure = new_figure(8.5, 8)
     losses, accuracy, norms = figure.subplots(3, 1, sharex=True)
     steps = metrics["step"]
     few = dict(marker="o", markersize=3) if len(steps) < 3 else {}
@@ -108,7 +109,7 @@ def diagnosis(
 
     ``varieties`` are (step, spread, entropy), ``spells`` have kind, first and last step.
     """
-    figure = _figure(8.5, 8.5)
+    figure = new_figure(8.5, 8.5)
     accuracy, strength, movement, samples = figure.subplots(4, 1, sharex=True)
     steps = metrics["step"]
     few = dict(marker="o", markersize=3) if len(steps) < 3 else {}

@@ -35,7 +35,7 @@ LAYERS = [
     ["minigan.gan"],
     ["minigan.plot"],
     ["minigan.run", "minigan.doctor", "minigan.progress"],
-    ["minigan.explain"],
+    ["minigan.explain", "minigan.studies"],
     ["minigan.cli", "minigan.__main__"],
 ]
 

@@ -26,6 +26,7 @@ POINTS: dict[str, Any] = {
     "batch_norm": False,
     "lr_d": 3e-3,
     "lr_g": 3e-3,
+    "lr_schedule": "linear",
 }
 # what differs from the defaults, by data set
 PRESETS: dict[str, dict[str, Any]] = {"ring": POINTS, "grid": {**POINTS, "gamma": 0.1, "steps": 6000}}
@@ -146,6 +147,7 @@ class Config:
             "batch_size",
             "latent",
             "width",
+            "depth",
             "log_every",
             "sample_every",
             "checkpoint_every",

@@ -46,7 +46,8 @@ def dcgan(
 
     Each halving of the image doubles the channels, up to four times and while both sides stay even and above 3. Batch
     norm stands in G only: in D it would tie the samples of a batch together, which gradient penalties forbid. G's
-    ``activation`` is a key of ACTIVATIONS; the size of the images sets the ``depth``, whatever it says. ValueError for data that is no image or cannot be halved.
+    ``activation`` is a key of ACTIVATIONS; the images' size sets the depth, whatever ``depth`` says. ValueError for
+    data that is no image or cannot be halved.
     """
     if len(shape) != 3:
         raise ValueError(f"model 'dcgan' makes images, but the data has samples of shape {shape}: use model 'mlp'")

@@ -1,0 +1,119 @@
+"""Better samples from a trained pair without another step of training: D says which samples to keep, or where to go.
+
+Where D is calibrated, e^s is the density of the data over that of G. Metropolis–Hastings with G as the proposal
+(MH-GAN, 1811.11357) then samples the data as far as G reaches it, and Langevin steps in latent space (DDLS, 2003.06060)
+follow its gradient through G.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minigan.autodiff import grad
+from minigan.device import to_numpy
+from minigan.gradmode import no_grad
+from minigan.nn import Module
+from minigan.ops import sum
+from minigan.random import Generator
+from minigan.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """P(real | s) = σ(slope·s + shift): Platt's scaling of D's logits."""
+
+    slope: float
+    shift: float
+
+    def __call__(self, logits: Any) -> Any:
+        """Return the calibrated logits."""
+        return self.slope * logits + self.shift
+
+
+def calibrate(real_logits: Any, fake_logits: Any, steps: int = 50) -> Calibration:
+    """Fit :class:`Calibration` by logistic regression (Newton's method) on held-out logits of both kinds.
+
+    Equal weight for both kinds, whatever their numbers. A thousandth of ridge keeps the slope finite where D tells them
+    all; the slope is not let below 0.
+    """
+    s = np.concatenate([np.ravel(to_numpy(real_logits)), np.ravel(to_numpy(fake_logits))]).astype(np.float64)
+    count = np.size(to_numpy(real_logits)), np.size(to_numpy(fake_logits))
+    real = np.repeat([1.0, 0.0], count)
+    weight = np.repeat([0.5 / count[0], 0.5 / count[1]], count)
+    features = np.stack([s, np.ones_like(s)], axis=1)
+    found, ridge = np.array([1.0, 0.0]), 1e-3 / max(1.0, float((s**2).mean()))
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-np.clip(features @ found, -500, 500)))
+        slope = features.T @ (weight * (p - real)) + ridge * found
+        bend = (features.T * (weight * p * (1 - p))) @ features + ridge * np.eye(2)
+        move = np.linalg.solve(bend, slope)
+        found = found - move / max(1.0, float(np.abs(move).max()))  # at most 1: Newton can overshoot far out
+        if np.abs(move).max() < 1e-10:
+            break
+    return Calibration(max(0.0, float(found[0])), float(found[1]))
+
+
+def logits_of(discriminator: Module, samples: Any) -> np.ndarray:
+    """Return D's logits (N,) of samples (N, ...)."""
+    with no_grad():
+        return np.ravel(to_numpy(discriminator(samples if isinstance(samples, Tensor) else Tensor(samples)).data))
+
+
+def metropolis_hastings(
+    generator: Module,
+    discriminator: Module,
+    calibration: Calibration,
+    draw: Callable[[int], Tensor],
+    start: Any,
+    random: Generator,
+    length: int = 100,
+) -> tuple[np.ndarray, float]:
+    """Return (the last states of chains, their share of accepted proposals) (1811.11357).
+
+    One chain for each real sample in ``start`` (N, ...), which is where it begins (and a chain that accepts nothing
+    takes one proposal at last). ``draw(n)`` returns n latents; ``random`` decides: a proposal x′ is taken with
+    probability min(1, (D(x)⁻¹ − 1)/(D(x′)⁻¹ − 1)) = min(1, e^{s′ − s}).
+    """
+    states = np.array(to_numpy(start))
+    at = calibration(logits_of(discriminator, states))
+    moved = np.zeros(len(states), bool)
+    taken = 0
+    for step in range(length + 1):
+        with no_grad():
+            proposals = to_numpy(generator(draw(len(states))).data)
+        there = calibration(logits_of(discriminator, proposals))
+        accept = np.log(random.uniform(len(states), dtype=np.float64).numpy() + 1e-300) < there - at
+        if step == length:
+            accept = ~moved  # what never left its real sample must not end there
+        else:
+            taken += int(accept.sum())
+        states[accept], at[accept] = proposals[accept], there[accept]
+        moved |= accept
+    return states, taken / (length * len(states))
+
+
+def langevin(
+    generator: Module,
+    discriminator: Module,
+    calibration: Calibration,
+    z: Any,
+    random: Generator,
+    steps: int = 100,
+    size: float = 0.01,
+) -> np.ndarray:
+    """Return G(z) after Langevin steps on E(z) = ½‖z‖² − s(G(z)), from latents (N, latent) (2003.06060).
+
+    z ← z − (ε/2)∇E + √ε·n, n ~ N(0, 1), ε = ``size``; s is the calibrated logit.
+    """
+    z = np.array(to_numpy(z.data if isinstance(z, Tensor) else z))
+    for _ in range(steps):
+        leaf = Tensor(z, requires_grad=True)
+        slope = grad(sum(discriminator(generator(leaf))), leaf).data * calibration.slope
+        noise = random.normal(z.shape, dtype=z.dtype).numpy()
+        z = z - z.dtype.type(size / 2) * (z - slope) + z.dtype.type(size**0.5) * noise
+    with no_grad():
+        return np.asarray(to_numpy(generator(Tensor(z)).data))

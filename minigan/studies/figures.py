@@ -1,0 +1,56 @@
+"""How studies draw: one look for all figures, made without a window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minigan.plot import new_figure
+from minigan.studies.report import Interval
+
+# dark enough to tell apart in grey, with a dash and a marker of their own
+COLOURS = ("#1f3b73", "#d1495b", "#2e8b57", "#b8860b", "#6a4c93", "#555555", "#0f8b8d", "#a44a3f", "#7f7f00")
+DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (8, 3)), (0, (2, 2)))
+MARKERS = "os^Dv<>PX"
+
+__all__ = ["COLOURS", "DASHES", "MARKERS", "bars", "line", "new_figure", "tidy"]
+
+
+def tidy(axes: Any, **settings: Any) -> None:
+    """Set labels and limits, and the look that all panels share."""
+    axes.set(**settings)
+    axes.grid(color="#e4e4e4", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def line(axes: Any, x: Any, values: Sequence[Interval], number: int, label: str) -> None:
+    """Draw intervals over x as a line with bars."""
+    means, halves = [v.mean for v in values], [0.0 if np.isnan(v.half) else v.half for v in values]
+    axes.errorbar(
+        x, means, yerr=halves, color=COLOURS[number % len(COLOURS)], linestyle=DASHES[number % len(DASHES)],
+        marker=MARKERS[number % len(MARKERS)], markersize=5, capsize=3, linewidth=1.5, label=label,
+    )  # fmt: skip
+
+
+def bars(axes: Any, names: Sequence[str], values: Sequence[Interval], unit: str) -> None:
+    """Draw one horizontal bar a name, with its interval and its number."""
+    places = np.arange(len(names))[::-1]
+    halves = [0.0 if np.isnan(v.half) else v.half for v in values]
+    lengths = [v.mean if np.isfinite(v.mean) else 0.0 for v in values]
+    axes.barh(places, lengths, xerr=halves, color="#9db4d3", ecolor="#222222", capsize=3, height=0.6)
+    for place, value in zip(places, values, strict=True):
+        axes.annotate(
+            str(value) if np.isfinite(value.mean) else "none in some run",
+            (0, place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color="#111111",
+        )
+    axes.set_yticks(places, names)
+    tidy(axes, xlabel=unit)
+    axes.grid(axis="y", visible=False)

@@ -1,0 +1,237 @@
+"""One setting changed at a time, all else equal: the training runs behind most questions of a learner."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigan.gan.config import Config
+from minigan.gan.game import Diverged
+from minigan.gan.metrics import frechet_distance, half_against_half, mode_coverage
+from minigan.gan.trainer import Trainer
+from minigan.studies.figures import COLOURS, DASHES, line, new_figure, tidy
+from minigan.studies.report import Budget, Interval, Result, Study, Table, interval
+
+SAMPLES = 2000
+
+
+@dataclass
+class Outcome:
+    """What one run came to: its figures by name, its rows of metrics, and its training time in seconds."""
+
+    figures: dict[str, float]
+    rows: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def judge(trainer: Trainer) -> dict[str, float]:
+    """Return the figures of a trainer's samples: a Fréchet distance for images, mode coverage for points."""
+    data, samples = trainer.dataset, trainer.sample(SAMPLES)
+    if not np.isfinite(samples).all():
+        return {"Fréchet distance": float("inf")} if data.is_images else {"modes": 0.0, "high quality": 0.0}
+    if data.centres is None:
+        return {"Fréchet distance": frechet_distance(samples, data.samples)}
+    found = mode_coverage(samples, data.centres, data.sigma)
+    return {"modes": float(found.found), "high quality": found.high_quality, "reverse KL": found.reverse_kl}
+
+
+def train(config: Config) -> Outcome:
+    """Train a run in memory and judge it; one that diverges is judged as the worst."""
+    trainer, rows = Trainer(config), []
+    began = time.perf_counter()
+    try:
+        with np.errstate(all="ignore"):
+            while trainer.steps < config.steps:
+                found = trainer.step()
+                if trainer.steps % config.log_every == 0:
+                    rows.append(trainer.metrics(found))
+    except Diverged:
+        worst = {"modes": 0.0, "high quality": 0.0, "reverse KL": float("inf")}
+        figures = {"Fréchet distance": float("inf")} if trainer.dataset.is_images else worst
+        return Outcome(figures, rows, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Outcome(judge(trainer), rows, seconds)
+
+
+def sweep(base: Config, settings: dict[str, dict[str, Any]], budget: Budget, steps: int) -> dict[str, list[Outcome]]:
+    """Train every setting (changes of ``base`` by name) with every seed."""
+    found: dict[str, list[Outcome]] = {name: [] for name in settings}
+    total = len(settings) * budget.seeds
+    for seed in range(budget.seeds):  # seed by seed, so that what the machine does meanwhile falls on all settings
+        for name, changes in settings.items():
+            number = sum(map(len, found.values())) + 1
+            budget.tell(f"run {number} of {total}: {name}, seed {seed}")
+            changes = dict(changes)
+            share = changes.pop("share", 1.0)  # of the steps
+            given = {"steps": round(share * budget.steps(steps)), "log_every": max(1, round(10 * share)), **changes}
+            found[name].append(train(replace(base, seed=seed, device="cpu", **given)))
+    return found
+
+
+def figures_of(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, Interval]]:
+    """Return {figure: {setting: interval over seeds}}."""
+    names = list(next(iter(outcomes.values()))[0].figures)
+    return {
+        name: {setting: interval([run.figures.get(name, np.inf) for run in runs]) for setting, runs in outcomes.items()}
+        for name in names
+    }
+
+
+def table_of(title: str, head: str, outcomes: dict[str, list[Outcome]]) -> Table:
+    """Return a table with a row a setting: figures and seconds of training, over seeds."""
+    found = figures_of(outcomes)
+    table = Table(title, [head, *found, "training, s"])
+    for setting, runs in outcomes.items():
+        table.add(setting, *(values[setting] for values in found.values()), interval([run.seconds for run in runs]))
+    return table
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A study made of one setting: what is changed from what, and how it is read."""
+
+    name: str
+    question: str
+    axis: str
+    base: Config
+    settings: dict[str, dict[str, Any]]
+    steps: int
+    read: Callable[[dict[str, list[Outcome]]], str]
+    limits: str
+    positions: Sequence[float] = ()  # of the settings on a logarithmic axis, where they are numbers
+
+    def run(self, budget: Budget) -> Result:
+        """Train everything; draw figures over the setting, and D's accuracy along the runs."""
+        outcomes = sweep(self.base, self.settings, budget, self.steps)
+        floor = half_floor() if self.base.data == "digits" else None
+
+        def draw(path: Path) -> None:
+            figure = new_figure(10.5, 4.4)
+            left, right = figure.subplots(1, 2)
+            shown = "Fréchet distance" if self.base.data == "digits" else "high quality"
+            values = figures_of(outcomes)[shown]
+            places = list(self.positions) or list(range(len(values)))
+            kept = [(p, v) for p, v in zip(places, values.values(), strict=True) if np.isfinite(v.mean)]
+            if self.positions:
+                line(left, [p for p, _ in kept], [v for _, v in kept], 0, shown)
+                left.set_xscale("log")
+                left.set_xticks(places, list(values))
+                left.minorticks_off()
+            else:
+                halves = [0.0 if np.isnan(v.half) else v.half for _, v in kept]
+                at = [p for p, _ in kept]
+                left.bar(at, [v.mean for _, v in kept], yerr=halves, color="#9db4d3", ecolor="#222222", capsize=4)
+                left.set_xticks(range(len(values)), list(values), rotation=20 if len(values) > 3 else 0)
+            if floor is not None:
+                left.axhline(floor, color="#555555", linestyle=":", label=f"real half against half: {floor:.2f}")
+                left.set_yscale("log")
+                left.legend(frameon=False, fontsize=8)
+            unit = "Fréchet distance over pixels, less is better" if floor is not None else "share within 3σ of a mode"
+            tidy(left, xlabel=self.axis, ylabel=unit)
+            for number, (setting, runs) in enumerate(outcomes.items()):
+                length = min(len(run.rows) for run in runs)
+                if not length:
+                    continue
+                steps = np.array([row["step"] for row in runs[0].rows[:length]])
+                both = [[(r["accuracy_real"] + r["accuracy_fake"]) / 2 for r in run.rows[:length]] for run in runs]
+                mean = np.convolve(np.mean(both, axis=0), np.ones(5) / 5, mode="same") if length >= 5 else both[0]
+                cut = slice(2, -2) if length >= 9 else slice(None)
+                right.plot(
+                    steps[cut], mean[cut], color=COLOURS[number % 9], linestyle=DASHES[number % 9], label=setting
+                )
+            right.axhline(0.5, color="#9a9a9a", linewidth=1)
+            tidy(right, xlabel="training step", ylabel="accuracy of D, both kinds", ylim=(0.4, 1.03))
+            right.legend(title=self.axis, fontsize=8, frameon=False)
+            figure.savefig(path)
+
+        kept = {name: getattr(self.base, name) for name in ("model", "objective", "penalty", "gamma", "batch_size")}
+        protocol = (
+            f"{self.base.data}, {', '.join(f'{key} {value}' for key, value in kept.items())}, Adam at "
+            f"{self.base.lr_d:g} and {self.base.lr_g:g}, {budget.steps(self.steps):,} steps unless the setting says "
+            f"otherwise, {budget.seeds} seeds a setting, taken in turns; {SAMPLES:,} samples of the averaged weights. "
+            "Means with 95% intervals of Student's t over seeds."
+        )
+        title = f"{self.axis} on {self.base.data}"
+        return Result([table_of(title, self.axis, outcomes)], draw, protocol, self.read(outcomes), self.limits)
+
+    def study(self, seeds: int = 2) -> Study:
+        """Return the study."""
+        return Study(self.name, self.question, self.run, seeds)
+
+
+def half_floor() -> float:
+    """Return the Fréchet distance of random halves of the digits, the mean of 10 splits."""
+    from minigan.data import load
+
+    digits = load("digits").samples
+    return float(np.mean([half_against_half(digits, seed) for seed in range(10)]))
+
+
+def best(figure: str, least: bool = True) -> Callable[[dict[str, list[Outcome]]], str]:
+    """Return a reader that names the best setting, and those that its interval does not tell from it."""
+
+    def read(outcomes: dict[str, list[Outcome]]) -> str:
+        values = figures_of(outcomes)[figure]
+        sign = 1 if least else -1
+        first = min(values, key=lambda name: sign * values[name].mean)
+        top = values[first]
+        near = [
+            name
+            for name, value in values.items()
+            if name != first
+            and abs(value.mean - top.mean)
+            <= np.nan_to_num(value.half, nan=np.inf) + np.nan_to_num(top.half, nan=np.inf)
+        ]
+        told = f"Best by {figure}: {first} ({top})"
+        if near:
+            return f"{told}; {', '.join(near)} cannot be told from it with these seeds."
+        return f"{told}, apart from all others by more than the intervals."
+
+    return read
+
+
+DIGITS = Config(device="cpu", width=32)
+SMALL = "Small images, one architecture, few seeds and steps: an order of settings may turn with any of these."
+
+SWEEPS = [
+    Sweep(
+        "learning-rate", "How fast may both players learn?", "learning rate of both", DIGITS,
+        {f"{lr:g}": {"lr_d": lr, "lr_g": lr} for lr in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)}, 700,
+        best("Fréchet distance"), SMALL + " Equal rates only; equal numbers of steps favour large ones.",
+        (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+    ),
+    Sweep(
+        "batch-size", "Do larger minibatches help, sample for sample?", "batch size", DIGITS,
+        {str(b): {"batch_size": b, "share": 64 / b} for b in (8, 16, 32, 64, 128)}, 700,
+        best("Fréchet distance"), SMALL + " The same number of samples, and one learning rate, for all.",
+        (8, 16, 32, 64, 128),
+    ),
+    Sweep(
+        "depth", "How deep should the networks of a small GAN be?", "hidden layers", replace(
+            Config.preset("ring"), device="cpu", width=32),
+        {str(d): {"depth": d} for d in (1, 2, 3, 4)}, 2000,
+        best("high quality", least=False), SMALL + " Points in the plane, not images; width stays the same.",
+        (1, 2, 3, 4),
+    ),
+    Sweep(
+        "activation", "Which activation suits G?", "activation of G", DIGITS,
+        {name: {"activation": name} for name in ("relu", "leaky_relu", "tanh", "sigmoid")}, 900,
+        best("Fréchet distance"), SMALL + " With batch norm in G and He's start, which suit ReLUs.",
+    ),
+    Sweep(
+        "objectives", "Which objective gives the best digits, and in what time?", "objective", DIGITS,
+        {name: {"objective": name} for name in (
+            "minimax", "non-saturating", "least-squares", "hinge", "wasserstein", "relativistic")}, 700,
+        best("Fréchet distance"), SMALL + " One γ of R1 and one learning rate for all, tuned for none of the others.",
+    ),
+    Sweep(
+        "discriminator-accuracy", "How right is D along a run, by its number of steps?", "k (steps of D a step of G)",
+        replace(DIGITS, penalty="none"), {str(k): {"d_steps": k} for k in (1, 2, 5)}, 700,
+        best("Fréchet distance"), SMALL + " Accuracy on training data, at one threshold.",
+    ),
+]  # fmt: skip

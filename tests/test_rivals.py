@@ -1,0 +1,144 @@
+"""Rivals of gradient descent: evolution of G, and Markov chains on a trained pair, on games with known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minigan as mg
+from minigan import nn, optim
+from minigan.gan import Game, games
+from minigan.gan.evolution import MUTATIONS, Evolution
+from minigan.gan.mcmc import Calibration, calibrate, langevin, logits_of, metropolis_hastings
+from minigan.gan.objectives import MINIMAX, NON_SATURATING
+from minigan.random import Generator
+
+# --- evolution --------------------------------------------------------------------------------------------------------
+
+
+def evolving(**settings):
+    small = games.gaussians(2.0, nodes=64)
+    game = Game(small.generator, small.discriminator, NON_SATURATING)
+    players = [
+        optim.Adam(p.parameters(), 0.05, (0.5, 0.9), ema_decay=0.5) for p in (game.discriminator, game.generator)
+    ]
+    return small, Evolution(game, *players, **settings)
+
+
+def test_the_fittest_child_stays():
+    small, dynamics = evolving(diversity=0.0)
+    real, z = mg.tensor(small.real), mg.tensor(small.z)
+    for _ in range(5):
+        dynamics.step(lambda: real, lambda: z, lambda: z)
+    before = {name: np.copy(a) for name, a in dynamics.generator_optimizer.state().items()}
+    theta, chosen = small.generator.theta.numpy().copy(), dict(dynamics.chosen)
+    children = {}
+    dynamics.discriminator_optimizer.step(dynamics.game.discriminator_gradient(real, z).parts)
+    for objective in MUTATIONS:
+        dynamics.generator_optimizer.buffer[...] = theta
+        dynamics.generator_optimizer.load_state(before)
+        optimiser = dynamics.generator_optimizer
+        optimiser.step(Game(small.generator, small.discriminator, objective).generator_gradient(real, z).parts)
+        quality = 1 / (1 + np.exp(-logits_of(small.discriminator, small.generator(z))))
+        children[objective.name] = quality.mean(), small.generator.theta.item(), optimiser.steps
+    winner = max(children, key=lambda name: children[name][0])
+
+    small, dynamics = evolving(diversity=0.0)
+    for _ in range(6):
+        dynamics.step(lambda: real, lambda: z, lambda: z)
+    assert small.generator.theta.item() == pytest.approx(children[winner][1], rel=1e-12)
+    assert dynamics.chosen[winner] == chosen[winner] + 1
+    assert dynamics.generator_optimizer.steps == children[winner][2] == 6
+    assert dynamics.gradients == 6 * (1 + 2 * 3)
+
+
+def test_diversity_is_how_little_d_is_pushed():
+    small, dynamics = evolving(diversity=0.5)
+    quality, variety = dynamics.fitness(small.real, small.z)
+    game = Game(small.generator, small.discriminator, NON_SATURATING)
+    parts = game.discriminator_gradient(small.real, small.z).parts
+    norm = np.sqrt(sum(float((p.data**2).sum()) for p in parts))
+    assert quality == 0.5
+    assert variety == pytest.approx(-0.5 * np.log(norm), rel=1e-12)
+
+
+def test_evolution_finds_the_data():
+    small, dynamics = evolving()
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        z = mg.tensor(rng.standard_normal((64, 1)))
+        dynamics.step(lambda: mg.tensor(rng.standard_normal((64, 1)) + 2), lambda z=z: z, lambda z=z: z)
+    assert dynamics.generator_optimizer.average()[0].item() == pytest.approx(2.0, abs=0.4)
+    assert sum(dynamics.chosen.values()) == 400
+
+
+def test_what_cannot_evolve():
+    for settings in ({"k": 0}, {"mutations": ()}):
+        with pytest.raises(ValueError, match="Evolution: needs k >= 1 and a mutation"):
+            evolving(**settings)
+
+
+# --- chains -----------------------------------------------------------------------------------------------------------
+
+
+def test_calibration_finds_the_scale_of_logits():
+    rng = np.random.default_rng(0)
+    real, fake = rng.standard_normal(20_000) + 1, rng.standard_normal(20_000)
+    truth = 1.0, -0.5  # log N(1, 1)/N(0, 1) = x − ½
+    found = calibrate(real, fake)
+    assert (found.slope, found.shift) == pytest.approx(truth, abs=0.05)
+    scaled = calibrate(4 * real + 3, 4 * fake + 3)
+    np.testing.assert_allclose(scaled(4 * real + 3), found(real), atol=0.05)
+    assert calibrate(real[:500], fake).slope == pytest.approx(1, abs=0.15)  # numbers do not count
+    told = calibrate(np.array([5.0, 6.0]), np.array([-5.0, -6.0]))
+    assert np.isfinite([told.slope, told.shift]).all()
+    assert calibrate(fake, real).slope == 0.0  # worse than nothing
+
+
+def pair(shift, d):
+    """G makes N(shift, 1), D knows the ratio to N(d, 1)."""
+    generator = games.Shift(shift, 1.0)
+    return generator, games.Affine(d - shift, (shift**2 - d**2) / 2)
+
+
+def test_metropolis_hastings_turns_g_into_the_data():
+    generator, discriminator = pair(0.0, 1.0)
+    random, noise = Generator(1), Generator(2)
+    start = Generator(3).normal((4000, 1), dtype=np.float64).numpy() + 1
+    found, accepted = metropolis_hastings(
+        generator, discriminator, Calibration(1.0, 0.0), lambda n: noise.normal((n, 1), dtype=np.float64), start,
+        random, 60,
+    )  # fmt: skip
+    assert (found.mean(), found.std()) == pytest.approx((1, 1), abs=0.05)
+    assert 0.3 < accepted < 0.9
+    assert not np.isin(found, start).any()
+    same, accepted = metropolis_hastings(
+        generator, discriminator, Calibration(0.0, 0.0), lambda n: noise.normal((n, 1), dtype=np.float64), start,
+        random, 5,
+    )  # fmt: skip
+    assert accepted == 1.0  # a D that says nothing refuses nothing
+    assert same.mean() == pytest.approx(0, abs=0.06)
+
+
+def test_langevin_follows_d_through_g():
+    generator, discriminator = pair(0.0, 1.0)
+    z = Generator(4).normal((4000, 1), dtype=np.float64)
+    found = langevin(generator, discriminator, Calibration(1.0, 0.0), z, Generator(5), steps=400, size=0.05)
+    assert (found.mean(), found.std()) == pytest.approx((1, 1), abs=0.06)  # E = ½z² − z: N(1, 1)
+    np.testing.assert_array_equal(
+        langevin(generator, discriminator, Calibration(1.0, 0.0), z, Generator(5), steps=0), generator(z).numpy()
+    )
+
+
+def test_chains_take_float32_networks():
+    generator = nn.Sequential(nn.Dense(2, 4), nn.ReLU(), nn.Dense(4, 3))
+    discriminator = nn.Sequential(nn.Dense(3, 4), nn.LeakyReLU(), nn.Dense(4, 1))
+    noise, start = Generator(0), Generator(1).normal((7, 3)).numpy()
+    scale = calibrate(logits_of(discriminator, start), logits_of(discriminator, generator(noise.normal((9, 2)))))
+    found, _ = metropolis_hastings(
+        generator, discriminator, scale, lambda n: noise.normal((n, 2)), start, Generator(2), 3
+    )
+    assert (found.shape, found.dtype) == ((7, 3), np.float32)
+    found = langevin(generator, discriminator, scale, noise.normal((7, 2)), Generator(3), 3)
+    assert (found.shape, found.dtype) == ((7, 3), np.float32)
+    assert Game(generator, discriminator, MINIMAX).penalties == ()
