@@ -261,13 +261,13 @@ def study(arguments: Sequence[str]) -> int:
     result, seconds = timed(chosen, budget)
     if live:
         print("\r" + " " * 78, end="\r")
-    width = max(100, shutil.get_terminal_size().columns)
+    width = shutil.get_terminal_size().columns if live else 160
     for table in result.tables:
         shown = Table(*table.headings, title=table.title)
         for row in table.rows:
             shown.add_row(*map(cell, row))
         Console(width=width).print(shown)
-    print(told(result, 100))
+    print(told(result, min(100, width)))
     made = write(chosen, result, folder, seconds, budget)
     print(f"made in {folder}/ in {seconds:.0f} s: {', '.join(path.name for path in made)}")
     return 0

@@ -29,7 +29,10 @@ POINTS: dict[str, Any] = {
     "lr_schedule": "linear",
 }
 # what differs from the defaults, by data set
-PRESETS: dict[str, dict[str, Any]] = {"ring": POINTS, "grid": {**POINTS, "gamma": 0.1, "steps": 6000}}
+PRESETS: dict[str, dict[str, Any]] = {
+    "ring": POINTS,
+    "grid": {**POINTS, "gamma": 0.1, "steps": 6000, "lr_schedule": "constant"},
+}
 
 
 @dataclass(frozen=True)

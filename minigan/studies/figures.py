@@ -35,22 +35,18 @@ def line(axes: Any, x: Any, values: Sequence[Interval], number: int, label: str)
     )  # fmt: skip
 
 
-def bars(axes: Any, names: Sequence[str], values: Sequence[Interval], unit: str) -> None:
-    """Draw one horizontal bar a name, with its interval and its number."""
+def bars(axes: Any, names: Sequence[str], values: Sequence[Interval], unit: str, most: float | None = None) -> None:
+    """Draw one horizontal bar a name with its interval, up to ``most`` where there is such a thing, and its number."""
     places = np.arange(len(names))[::-1]
-    halves = [0.0 if np.isnan(v.half) else v.half for v in values]
-    lengths = [v.mean if np.isfinite(v.mean) else 0.0 for v in values]
-    axes.barh(places, lengths, xerr=halves, color="#9db4d3", ecolor="#222222", capsize=3, height=0.6)
+    lengths = np.array([v.mean if np.isfinite(v.mean) else 0.0 for v in values])
+    halves = np.array([0.0 if np.isnan(v.half) else v.half for v in values])
+    ends = np.minimum(lengths + halves, np.inf if most is None else most) - lengths
+    reach = np.stack([np.minimum(halves, lengths), np.maximum(ends, 0.0)])
+    axes.barh(places, lengths, xerr=reach, color="#9db4d3", ecolor="#222222", capsize=3, height=0.6)
     for place, value in zip(places, values, strict=True):
-        axes.annotate(
-            str(value) if np.isfinite(value.mean) else "none in some run",
-            (0, place),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color="#111111",
-        )
+        text = str(value) if np.isfinite(value.mean) else "none in some run"
+        axes.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color="#111111")
     axes.set_yticks(places, names)
     tidy(axes, xlabel=unit)
     axes.grid(axis="y", visible=False)
+    axes.set_xlim(0, None if most is None else 1.04 * most)

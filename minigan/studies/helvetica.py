@@ -16,7 +16,7 @@ from minigan.studies.figures import bars, new_figure
 from minigan.studies.report import Budget, Result, Study, Table, interval
 from minigan.studies.sweeps import Outcome, figures_of, sweep, train
 
-STEPS = {"ring": 1500, "grid": 1500}
+STEPS = {"ring": 1200, "grid": 2400}
 RECIPES: dict[str, dict[str, Any]] = {
     "plain": {},
     "k = 5": {"d_steps": 5},
@@ -78,18 +78,17 @@ def run(budget: Budget) -> Result:
              interval([r.seconds for r in final]))  # fmt: skip
 
     def draw(path: Path) -> None:
-        figure = new_figure(10.5, 6.2)
+        figure = new_figure(12, 6.2)
         panels = figure.subplots(2, 3)
         for row, (name, found) in zip(panels, outcomes.items(), strict=True):
             values = figures_of(found)
             most, perfect = len(load(name).centres), floors(name)["perfect sampler"]  # type: ignore[arg-type]
-            for axes, (key, unit), limit in zip(
-                row, (("modes", f"modes found of {most}"), ("high quality", "share within 3σ"),
-                      ("reverse KL", "reverse KL, nats")), perfect, strict=True,
+            for axes, (key, unit, top_end), limit in zip(
+                row, (("modes", f"modes found of {most}", float(most)), ("high quality", "share within 3σ", 1.0),
+                      ("reverse KL", "reverse KL, nats", None)), perfect, strict=True,
             ):  # fmt: skip
-                bars(axes, list(RECIPES), [values[key][recipe] for recipe in RECIPES], unit)
+                bars(axes, list(RECIPES), [values[key][recipe] for recipe in RECIPES], unit, top_end)
                 axes.axvline(limit, color="#555555", linestyle=":")
-                axes.set_xlim(left=0)
                 axes.set_title(name if key == "modes" else "", loc="left", fontsize=11)
                 if key != "modes":
                     axes.set_yticklabels([])

@@ -116,8 +116,8 @@ def run(budget: Budget) -> Result:
             rivals = [rival for kind, rival in found if kind == way]
             for axes, key in zip(row, ("high quality", "reverse KL"), strict=True):
                 unit = {"high quality": "share within 3σ, more is better", "reverse KL": "reverse KL, less is better"}
-                bars(axes, rivals, [interval(found[way, rival][key]) for rival in rivals], unit[key])
-                axes.set_xlim(left=0)
+                shown = [interval(found[way, rival][key]) for rival in rivals]
+                bars(axes, rivals, shown, unit[key], 1.0 if key == "high quality" else None)
                 axes.set_title(f"for the same {way}" if key == "high quality" else "", loc="left", fontsize=11)
                 if key != "high quality":
                     axes.set_yticklabels([])

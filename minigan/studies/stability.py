@@ -35,6 +35,7 @@ TERMS: dict[str, tuple[type[Game], tuple[Any, ...]]] = {
 }
 GAMES: dict[str, Any] = {"Dirac": dirac, "Gaussians": gaussians}
 OBJECTIVES = (MINIMAX, NON_SATURATING, WASSERSTEIN)
+PRODUCTS = 100  # of Arnoldi's method
 MARKS = (50, 300, 1000)  # steps of the digits GAN at which its spectrum is taken
 
 
@@ -97,7 +98,7 @@ def run(budget: Budget) -> Result:
                 trainer.step()
             budget.tell(f"digits, penalty {penalty}, spectrum at step {mark}")
             near = Linearised(trainer.game, trainer.samples[:64], z)
-            spectrum = near.spectrum()
+            spectrum = near.spectrum(products=PRODUCTS)
             found = spectrum.eigenvalues
             largest = found[np.argmax(np.abs(found))]
             digits.add(
