@@ -36,7 +36,8 @@ USAGE = """usage: minigan COMMAND [options]
 `minigan COMMAND --help` lists the options; `minigan train` alone trains on handwritten digits."""
 
 MADE = (
-    "samples.png", "curves.png", "training.gif", "samples", "metrics.csv", "variety.csv", "checkpoints", "config.toml",
+    "samples.png", "curves.png", "training.gif", "samples", "metrics.csv", "variety.csv", "spectrum.csv",
+    "spectrum.png", "checkpoints", "config.toml",
 )  # fmt: skip
 SIGPIPE = 13
 

@@ -102,6 +102,30 @@ def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> 
     figure.savefig(path)
 
 
+def spectra(rows: dict[str, np.ndarray], path: Path) -> None:
+    """Draw eigenvalues (columns step, real, imaginary) over the run, and in the plane, into a PNG file."""
+    figure = new_figure(10.5, 4.6)
+    over, plane = figure.subplots(1, 2)
+    steps = np.unique(rows["step"])
+    shades = np.linspace(0.75, 0.0, len(steps))
+    for step, shade in zip(steps, shades, strict=True):
+        at = rows["step"] == step
+        over.plot(rows["step"][at], rows["real"][at], "_", color=BLUE, markersize=9)
+        plane.plot(
+            rows["real"][at], rows["imaginary"][at], "o", color=str(shade), markersize=5, markerfacecolor="none",
+            label=f"step {int(step)}" if step in (steps[0], steps[-1]) else None,
+        )  # fmt: skip
+    over.axhline(0, color=INK, linewidth=1)
+    plane.axvline(0, color=INK, linewidth=1)
+    over.set(xlabel="training step", ylabel="Re λ: below 0 settles", title="eigenvalues at the edges", yscale="symlog")
+    plane.set(xlabel="Re λ", ylabel="Im λ: turns", title="darker: later", xscale="symlog", yscale="symlog")
+    for axes in (over, plane):
+        axes.grid(color="#e4e4e4", linewidth=0.7)
+        axes.spines[["top", "right"]].set_visible(False)
+    plane.legend(fontsize=8, frameon=False)
+    figure.savefig(path)
+
+
 def diagnosis(
     metrics: dict[str, np.ndarray], varieties: list[tuple[int, float, float]], spells: Sequence[Any], path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """A run folder: what a training run writes to the disk, and how it is read back.
 
 config.toml  metrics.csv  variety.csv  checkpoints/  samples.png  samples/step_*.png  curves.png  training.gif
+(and spectrum.csv, spectrum.png where asked for)
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from typing import Any
 import numpy as np
 
 from minigan import __version__, checkpoint, plot
+from minigan.data import batch_indices
 from minigan.gan.config import Config
 from minigan.gan.diagnosis import WINDOW, Finding, Variety, look_at, look_at_variety, variety
 from minigan.gan.metrics import class_shares, frechet_distance, half_against_half, mode_coverage
 from minigan.gan.objectives import OBJECTIVES
+from minigan.gan.stability import Linearised, Spectrum
 from minigan.gan.trainer import Trainer
+from minigan.random import Generator
 
 SHOWN = 64  # images of a sample grid
 POINTS = 2000  # points of a sample cloud, and samples behind the closing figures
@@ -80,6 +84,8 @@ class Run:
             if trainer.steps % config.sample_every == 0 or trainer.steps == config.steps:
                 finding = look_at_variety(self.picture(), trainer.steps, int(config.steps))
                 self._warn([finding] if finding else [], warn)
+            if config.spectrum_every and trainer.steps % config.spectrum_every == 0:
+                self.look_at_spectrum()
             if trainer.steps % config.checkpoint_every == 0:
                 self.save()
         self.save()
@@ -118,6 +124,19 @@ class Run:
         self._append("variety.csv", {"step": self.trainer.steps, "spread": found.spread, "entropy": found.entropy})
         return found
 
+    def look_at_spectrum(self) -> Spectrum:
+        """Write the eigenvalues at the edges of the game's spectrum at this step, on one minibatch for the whole run.
+
+        100 products of Arnoldi's method in float64, about two gradients each.
+        """
+        trainer, count = self.trainer, self.config.batch_size
+        real = trainer.samples[batch_indices(len(trainer.samples), count, self.config.seed, 0)]
+        z = Generator(self.config.seed, stream="sample", step=2).normal((count, self.config.latent))
+        found = Linearised(trainer.game, real, z).spectrum()
+        for value in found.eigenvalues:
+            self._append("spectrum.csv", {"step": trainer.steps, "real": value.real, "imaginary": value.imag})
+        return found
+
     def _shown(self) -> np.ndarray:
         return self.trainer.sample(SHOWN if self.trainer.dataset.is_images else POINTS)
 
@@ -133,6 +152,8 @@ class Run:
         if (self.folder / "metrics.csv").exists():
             metrics = plot.read_metrics(self.folder / "metrics.csv")
             plot.curves(metrics, OBJECTIVES[self.config.objective], self.folder / "curves.png")
+        if (self.folder / "spectrum.csv").exists():
+            plot.spectra(plot.read_metrics(self.folder / "spectrum.csv"), self.folder / "spectrum.png")
         plot.film(sorted((self.folder / "samples").glob("step_*.png")), self.folder / "training.gif")
 
     def judge(self) -> list[str]:
@@ -202,7 +223,7 @@ def go_on(run: Run) -> None:
     So going on gives the same files as never having stopped.
     """
     checkpoint.write_atomically(run.folder / "config.toml", run.config.to_toml().encode())
-    for table in ("metrics.csv", "variety.csv"):
+    for table in ("metrics.csv", "variety.csv", "spectrum.csv"):
         _cut(run.folder / table, run.trainer.steps)
     for step, later in checkpoint.find(run.folder / "checkpoints"):
         if step > run.trainer.steps:

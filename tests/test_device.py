@@ -9,7 +9,7 @@ import pytest
 
 import minigan as mg
 from minigan import cli, device, nn, optim
-from minigan.gan import Alternating, Config, Diverged, Game, TracedGame, Trainer, penalties
+from minigan.gan import Alternating, Config, Diverged, Game, TracedGame, Trainer, penalties, stability
 from minigan.gan.captured import CapturedStep
 from minigan.gan.models import MODELS
 from minigan.kernels import cuda, emulator
@@ -351,3 +351,14 @@ def test_a_run_that_fills_the_memory_says_what_is_kept(tmp_path, capsys, monkeyp
     assert "a smaller --batch-size or --width needs less; the last good checkpoint is step 1, and" in said
     monkeypatch.undo()
     assert cli.main(f"train --resume --steps 3 --out {tmp_path / 'run'}".split()) == 0
+
+
+def test_a_spectrum_on_a_device_is_that_of_its_weights():
+    trainer, host = Trainer(points(penalty="wgan-gp")), Trainer(replace(points(penalty="wgan-gp"), device="cpu"))
+    trainer.step()
+    host.load_state(trainer.state())
+    found, wanted = (
+        stability.Linearised(t.game, t.samples[:8], Generator(1, device=t.device).normal((8, t.config.latent))).field
+        for t in (trainer, host)
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-9)

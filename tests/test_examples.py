@@ -49,6 +49,18 @@ def test_03_train_digits(tmp_path, capsys):
 
 
 @pytest.mark.skipif(emulator.missing_compiler() is not None, reason=str(emulator.missing_compiler()))
+def test_04_see_the_game(capsys):
+    ends = load("04_see_the_game").main()
+    assert list(ends.values()) == [
+        pytest.approx(2.64, abs=0.01),
+        pytest.approx(2.03e-8, rel=0.01),
+        pytest.approx(0.0218, rel=0.01),
+    ]
+    said = capsys.readouterr().out
+    assert said.count("circling") == 1
+    assert said.count("stable: the slowest") == 2
+
+
 def test_06_write_a_kernel(capsys):
     reports = load("06_write_a_kernel").main()
     words = (

@@ -464,3 +464,22 @@ def test_samples_come_from_the_average_with_statistics_of_its_own():
         assert other.training
         assert other.momentum == 0.1
         assert not np.array_equal(norm.running_mean, other.running_mean)
+
+
+def test_a_run_can_look_at_its_spectrum_and_stays_the_same(tmp_path):
+    settings = replace(RING, steps=6, width=2, spectrum_every=3)
+    run = runs.create(tmp_path / "run", settings)
+    assert train(run)
+    run.finish()
+    rows = (tmp_path / "run" / "spectrum.csv").read_text(encoding="utf-8").splitlines()
+    parameters = sum(
+        p.size for player in (run.trainer.generator, run.trainer.discriminator) for p in player.parameters()
+    )
+    assert rows[0] == "step,real,imaginary"
+    assert len(rows) == 1 + 2 * parameters  # all of them: the networks are small
+    with Image.open(tmp_path / "run" / "spectrum.png") as picture:
+        assert picture.size == (1050, 460)
+    plain = runs.create(tmp_path / "plain", replace(settings, spectrum_every=0))
+    assert train(plain)
+    assert snapshot(plain.trainer) == snapshot(run.trainer)
+    assert not (tmp_path / "plain" / "spectrum.csv").exists()

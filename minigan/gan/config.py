@@ -119,6 +119,8 @@ class Config:
     """Steps between sample grids (the frames of training.gif)."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
+    spectrum_every: int = 0
+    """Steps between looks at the game's spectrum, each at the price of about 250 steps; 0 for none."""
 
     def __post_init__(self) -> None:
         choices: dict[str, Iterable[str]] = {
@@ -160,7 +162,17 @@ class Config:
         for name in ("beta1", "beta2", "ema", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")
-        for name in ("lr_d", "lr_g", "gamma", "steps", "rule_weight", "instance_noise", "clip", "discrimination"):
+        for name in (
+            "lr_d",
+            "lr_g",
+            "gamma",
+            "steps",
+            "rule_weight",
+            "instance_noise",
+            "clip",
+            "discrimination",
+            "spectrum_every",
+        ):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a number >= 0, not {getattr(self, name)}")
         if not 0 <= self.seed < 2**64:

@@ -13,7 +13,6 @@ gradient. All is computed in float64, on one minibatch that stands for the data.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +25,7 @@ from minigan.gan.game import Game
 from minigan.nn import Module
 from minigan.ops.elementwise import raw
 from minigan.optim import Adam, Optimizer, RMSProp
+from minigan.random import Generator
 from minigan.tensor import Tensor
 
 DENSE = 2000  # parameters up to which all eigenvalues are computed
@@ -110,7 +110,8 @@ class Linearised:
     def __init__(self, game: Game, real: Any, z: Any) -> None:
         real, z = (Tensor(np.asarray(to_numpy(raw(x)), np.float64)) for x in (real, z))
         generator, discriminator = (_double(player) for player in (game.generator, game.discriminator))
-        twin = replace(game, generator=generator, discriminator=discriminator, noise=copy.copy(game.noise))
+        noise = Generator(game.noise.seed, stream=game.noise.stream, step=game.noise.step)
+        twin = replace(game, generator=generator, discriminator=discriminator, noise=noise)
         d, g = twin.gradients(real, z, create_graph=True)
         self._point = [*generator.parameters(), *discriminator.parameters()]
         self._descent = [*g.parts, *d.parts]
@@ -199,10 +200,11 @@ class Linearised:
 
 
 def _double(player: Module) -> Module:
-    """Return the network in float64 on parameters of its own."""
-    return player.with_parameters(
-        [Tensor(p.numpy().astype(np.float64), requires_grad=True) for p in player.parameters()]
-    )
+    """Return the network in float64 on parameters of its own, on the CPU."""
+    parameters = [Tensor(p.numpy().astype(np.float64), requires_grad=True) for p in player.parameters()]
+    twin = player.with_parameters(parameters)
+    twin.load_buffers({name: to_numpy(buffer) for name, buffer in twin.named_buffers().items()})
+    return twin
 
 
 def _by_real_part(values: np.ndarray) -> np.ndarray:
