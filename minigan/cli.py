@@ -7,7 +7,6 @@ import dataclasses
 import io
 import os
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -21,7 +20,9 @@ import tyro
 
 import minigan
 from minigan.device import why_not
+from minigan.flags import Refusal, parse
 from minigan.gan.config import Config
+from minigan.lab import explain, study
 from minigan.progress import progress
 
 USAGE = """usage: minigan COMMAND [options]
@@ -40,14 +41,6 @@ MADE = (
     "spectrum.png", "checkpoints", "config.toml",
 )  # fmt: skip
 SIGPIPE = 13
-
-
-class Refusal(Exception):
-    """A request that cannot be met: one sentence for the user, and the exit code."""
-
-    def __init__(self, sentence: str, code: int = 2) -> None:
-        super().__init__(sentence)
-        self.code = code
 
 
 # --- train ------------------------------------------------------------------------------------------------------------
@@ -121,6 +114,8 @@ def _train(run: Any, folder: Path) -> int:
         f"G {sizes[0]:,} and D {sizes[1]:,} parameters, {config.objective} objective, penalty {config.penalty}"
     )
     print(f"from step {trainer.steps} to {config.steps} on {trainer.device}, into {folder}/", flush=True)
+    if run.stretched:
+        print(f"its schedules end at step {config.steps} now: in one go it would have been another run", flush=True)
     if config.device == "auto" and trainer.device == "cpu":
         print(f"device auto is the CPU here: {why_not('cuda')}", flush=True)
     with _signals() as stop, progress(config.steps, trainer.steps) as report:
@@ -187,91 +182,6 @@ def _signals() -> Iterator[_Stop]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-# --- explain ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Explain:
-    """Say in a paragraph what happened in a run, and draw it (RUN/explain.png)."""
-
-    run: Annotated[Path, tyro.conf.arg(metavar="RUN"), tyro.conf.Positional]
-    """Folder of a run."""
-
-
-def explain(arguments: Sequence[str]) -> int:
-    """Run ``minigan explain``."""
-    from minigan.explain import explain as read
-
-    options: Explain = parse(Explain, arguments)
-    found = read(options.run)
-    print(found.text(min(100, shutil.get_terminal_size().columns)))
-    found.draw(options.run / "explain.png")
-    print(f"the picture is {options.run / 'explain.png'}")
-    return 0
-
-
-# --- study ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class StudyOptions:
-    """Run a small experiment and write its table, figure and protocol; without a name, list them."""
-
-    name: Annotated[str, tyro.conf.arg(metavar="NAME"), tyro.conf.Positional] = ""
-    """Name of the study."""
-    full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """The long protocol: 4 times the training steps and at least 5 seeds."""
-    seeds: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Runs of every setting; the study's own number unless given."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder for the files; studies/NAME unless given."""
-    force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Overwrite what the folder holds."""
-
-
-def study(arguments: Sequence[str]) -> int:
-    """Run ``minigan study``."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from minigan.studies import STUDIES, Budget, cell, timed, told, write
-
-    options: StudyOptions = parse(StudyOptions, arguments, name="study")
-    if not options.name:
-        for name, known in STUDIES.items():
-            print(f"{name:24} {known.question}")
-        return 0
-    if options.name not in STUDIES:
-        raise Refusal(f"there is no study {options.name!r}: choose from {', '.join(STUDIES)}")
-    if options.seeds is not None and not 1 <= options.seeds <= 16:
-        raise Refusal(f"--seeds must be from 1 to 16, not {options.seeds}")
-    chosen = STUDIES[options.name]
-    folder = options.out or Path("studies") / options.name
-    if folder.exists() and any(folder.iterdir()) and not options.force:
-        raise Refusal(f"{folder} exists already and is left as it is: choose another --out, or add --force")
-    seeds = options.seeds or (max(5, chosen.seeds) if options.full and chosen.seeds > 1 else chosen.seeds)
-    live = sys.stdout.isatty()
-
-    def tell(what: str) -> None:
-        print(f"\r{what:78}", end="", flush=True) if live else print(what, flush=True)
-
-    print(chosen.question, flush=True)
-    budget = Budget(seeds, 4.0 if options.full else 1.0, tell)
-    result, seconds = timed(chosen, budget)
-    if live:
-        print("\r" + " " * 78, end="\r")
-    width = shutil.get_terminal_size().columns if live else 160
-    for table in result.tables:
-        shown = Table(*table.headings, title=table.title)
-        for row in table.rows:
-            shown.add_row(*map(cell, row))
-        Console(width=width).print(shown)
-    print(told(result, min(100, width)))
-    made = write(chosen, result, folder, seconds, budget)
-    print(f"made in {folder}/ in {seconds:.0f} s: {', '.join(path.name for path in made)}")
-    return 0
 
 
 # --- sample -----------------------------------------------------------------------------------------------------------
@@ -400,36 +310,6 @@ COMMANDS = {
     "check": check,
     "doctor": doctor,
 }
-
-
-def parse(options: Any, arguments: Sequence[str], default: Any = None, name: str = "") -> Any:
-    """Parse a command's flags; :class:`Refusal` says in a sentence what is wrong with them."""
-    name = name or options.__name__.lower()
-    said = io.StringIO()
-    settings = {} if default is None else {"default": default}
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(options, args=list(arguments), prog=f"minigan {name}", **settings)
-    except SystemExit as leaving:
-        if not leaving.code:
-            raise
-        raise Refusal(f"{_sentence(said.getvalue())}; see minigan {name} --help") from None
-
-
-def _sentence(box: str) -> str:
-    """Return the first part of a framed message as one line, with the nearest flag if the message offers one."""
-    parts: list[list[str]] = [[]]
-    for line in box.splitlines()[1:]:  # the first line is the frame's title
-        words = line.strip("│| \t")
-        if words.strip("─-╭╮╰╯+"):
-            parts[-1].append(words)
-        elif parts[-1]:  # a rule
-            parts.append([])
-    first = " ".join(parts[0]).removeprefix("Error parsing Train: ") or "these options make no sense"
-    for part in parts[1:]:
-        if part and part[0].startswith("Perhaps you meant"):
-            return f"{first}; did you mean {' '.join(part[1:2]).split(' ')[0]}?"
-    return first
 
 
 def main(argv: Sequence[str] | None = None) -> int:

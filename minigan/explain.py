@@ -11,8 +11,8 @@ import numpy as np
 
 from minigan import plot
 from minigan.gan.config import Config
-from minigan.gan.diagnosis import Spell, Variety, spells
-from minigan.gan.objectives import OBJECTIVES
+from minigan.gan.diagnosis import Spell, Variety, silent, spells
+from minigan.gan.settings import make_objective
 from minigan.run import RunError
 
 BRIEF = 3  # rows of metrics: what held for fewer is not told
@@ -48,13 +48,13 @@ class Explanation:
             )
             for spell in self.spells
         ]
-        head = f"{config.model} on {config.data}, {config.objective}, penalty {config.penalty}."
+        head = f"{config.model} on {config.data}, {config.objective}, penalty {config.penalty}, rule {config.rule}."
         return "\n".join([textwrap.fill(" ".join([head, *parts]), width), *told])
 
     def _fate(self, last: dict[str, np.ndarray]) -> str:
         step = int(self.metrics["step"][-1])
         words = f"The run got to step {step} of {int(self.config.steps)}."
-        wanted = OBJECTIVES[self.config.objective].equilibrium
+        wanted = make_objective(self.config).equilibrium
         found = []
         for player, value in zip("dg", wanted, strict=True):
             at = f", {value:.3f} where the two distributions agree" if value is not None else ""
@@ -69,8 +69,11 @@ class Explanation:
             who = "D can hardly tell them: G has caught up"
         else:
             who = "neither player has won"
+        right = f"D is right on {real:.0%} of real and {fake:.0%} of generated samples, so {who}."
+        if self.config.objective == "wasserstein":
+            right = "D's accuracy says nothing under this objective: a constant may be added to all logits."
         return (
-            f"D is right on {real:.0%} of real and {fake:.0%} of generated samples, so {who}. The mean |dL_G/ds| of "
+            f"{right} The mean |dL_G/ds| of "
             f"generated samples is {last['slope_g'].mean():.2g}; the last moves go on in the direction of the ones "
             f"before with a cosine of {last['turn'].mean():.2f}."
         )
@@ -91,7 +94,7 @@ def explain(folder: Path) -> Explanation:
     if "slope_g" not in metrics:
         raise RunError(f"{folder / 'metrics.csv'} was written before diagnosis existed: train anew")
     varieties = _read_varieties(folder / "variety.csv")
-    found = spells(metrics, varieties, int(config.steps))
+    found = spells(metrics, varieties, int(config.steps), silent(config.objective, config.rule))
     every = int(config.log_every)
     kept = [s for s in found if s.last - s.first >= BRIEF * every or s.kind in ("mode collapse", "exploding gradient")]
     return Explanation(config, metrics, varieties, kept)

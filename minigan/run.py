@@ -19,9 +19,9 @@ import numpy as np
 from minigan import __version__, checkpoint, plot
 from minigan.data import batch_indices
 from minigan.gan.config import Config
-from minigan.gan.diagnosis import WINDOW, Finding, Variety, look_at, look_at_variety, variety
+from minigan.gan.diagnosis import WINDOW, Finding, Variety, look_at, look_at_variety, silent, variety
 from minigan.gan.metrics import class_shares, frechet_distance, half_against_half, mode_coverage
-from minigan.gan.objectives import OBJECTIVES
+from minigan.gan.settings import make_objective
 from minigan.gan.stability import Linearised, Spectrum
 from minigan.gan.trainer import Trainer
 from minigan.random import Generator
@@ -44,6 +44,7 @@ class Run:
     last_saved: int = -1
     rows: list[dict[str, float]] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
+    stretched: bool = False  # whether schedules end elsewhere than when it began
 
     @property
     def config(self) -> Config:
@@ -80,7 +81,7 @@ class Run:
                 self._append("metrics.csv", row)
                 report(row)
                 self.rows = [*self.rows[1 - WINDOW :], row]
-                self._warn(look_at(self.rows), warn)
+                self._warn(look_at(self.rows, silent(self.config.objective, self.config.rule)), warn)
             if trainer.steps % config.sample_every == 0 or trainer.steps == config.steps:
                 finding = look_at_variety(self.picture(), trainer.steps, int(config.steps))
                 self._warn([finding] if finding else [], warn)
@@ -151,7 +152,7 @@ class Run:
         self.draw(self._shown()).save(self.folder / "samples.png")
         if (self.folder / "metrics.csv").exists():
             metrics = plot.read_metrics(self.folder / "metrics.csv")
-            plot.curves(metrics, OBJECTIVES[self.config.objective], self.folder / "curves.png")
+            plot.curves(metrics, make_objective(self.config), self.folder / "curves.png")
         if (self.folder / "spectrum.csv").exists():
             plot.spectra(plot.read_metrics(self.folder / "spectrum.csv"), self.folder / "spectrum.png")
         plot.film(sorted((self.folder / "samples").glob("step_*.png")), self.folder / "training.gif")
@@ -199,9 +200,11 @@ def reopen(folder: Path, steps: int | None = None) -> Run:
     if not (folder / "config.toml").is_file():
         raise RunError(f"{folder} holds no run: it has no config.toml")
     config = Config.from_toml(folder / "config.toml")
+    stretched = steps is not None and steps != config.steps
     if steps is not None:
         config = replace(config, steps=steps)
     run = Run(folder, Trainer(config), [])
+    run.stretched = stretched and (config.lr_schedule != "constant" or config.instance_noise > 0)
     if not checkpoint.find(folder / "checkpoints"):
         raise RunError(f"{folder} has no checkpoint yet: remove it and train anew")
     arrays, path, run.complaints = checkpoint.latest(folder / "checkpoints")

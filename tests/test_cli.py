@@ -175,7 +175,8 @@ def test_a_terminal_gets_a_live_bar(monkeypatch):
 def test_the_folder_is_named_after_the_data():
     assert main(f"train {RING} --steps 1")[0] == 0
     assert (Path("runs") / "ring" / "config.toml").exists()
-    assert main(f"train {RING} --steps 2 --resume")[0] == 0
+    code, out, _ = main(f"train {RING} --steps 2 --resume")
+    assert (code, out[2]) == (0, "its schedules end at step 2 now: in one go it would have been another run")
 
 
 def test_a_config_file_sets_and_flags_override():
@@ -288,7 +289,7 @@ def test_sampling_leaves_the_run_as_it_is(ring):
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "trian": "there is no command 'trian': choose from train, explain, sample, check, doctor",
+    "trian": "there is no command 'trian': choose from train, explain, study, sample, check, doctor",
     "--frobnicate": "there is no command '--frobnicate'",
     "train --bach-size 3": "Unrecognized options: --bach-size, 3; did you mean --batch-size?",
     "sample ring --cuont 3": "did you mean --count?",

@@ -13,7 +13,7 @@ from minigan import cli, optim
 from minigan.data import load
 from minigan.explain import explain
 from minigan.gan import Config, Game, Simultaneous, Trainer, games
-from minigan.gan.diagnosis import WINDOW, Movement, Variety, look_at, look_at_variety, spells, variety
+from minigan.gan.diagnosis import WINDOW, Movement, Variety, look_at, look_at_variety, silent, spells, variety
 from minigan.gan.objectives import WASSERSTEIN
 from minigan.random import Generator
 from minigan.run import RunError, create
@@ -85,6 +85,13 @@ def test_collapse_is_judged_from_a_fifth_of_the_run_on():
     assert "10% as far apart as the data" in found.sentence
     assert "leaves some of them out" in look_at_variety(Variety(0.9, 0.2), 300, 1000).sentence
     assert look_at_variety(Variety(0.2, 0.9), 300, 1000) is not None
+
+
+def test_rules_that_say_nothing_of_a_game_are_silent():
+    trouble = rows(accuracy_real=1.0, accuracy_fake=1.0, dead_g=0.9)
+    assert set(said(look_at(trouble))) == {"D too strong", "G saturated"}
+    assert set(said(look_at(trouble, silent("wasserstein", "none")))) == {"G saturated"}
+    assert set(said(look_at(trouble, silent("hinge", "feature-matching")))) == {"D too strong"}
 
 
 def test_spells_begin_and_end():

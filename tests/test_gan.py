@@ -267,6 +267,15 @@ def test_wgan_gp_needs_one_shape():
         penalties.wgan_gp(half_square, mg.tensor(np.ones((2, 3))), mg.tensor(np.ones((3, 3))), generator=Generator(0))
 
 
+def test_penalties_of_packs_take_the_norm_of_what_d_judges(backend):
+    w, x = np.array([[1.0], [2.0], [-1.0], [0.5]]), Generator(2).normal((6, 2), dtype=np.float64)
+    packed = nn.Sequential(nn.Pack(2), nn.Dense(4, 1).astype(np.float64))
+    packed[1].w.data[...] = w
+    assert penalties.r1(packed, x, gamma=1.0).item() == pytest.approx(0.5 * (w**2).sum(), rel=1e-12)
+    found = penalties.wgan_gp(packed, x, x, generator=Generator(0), weight=1.0).item()
+    assert found == pytest.approx((np.sqrt((w**2).sum()) - 1) ** 2, rel=1e-12)
+
+
 def test_lp_costs_only_what_is_too_steep(backend):
     x = mg.tensor(np.array([[3.0, 4.0], [0.6, 0.8], [0.3, 0.4]]))  # norms 5, 1 and 0.5
     found = penalties.lp(half_square, x, x, generator=Generator(0), weight=10.0)

@@ -142,3 +142,39 @@ def test_chains_take_float32_networks():
     found = langevin(generator, discriminator, scale, noise.normal((7, 2)), Generator(3), 3)
     assert (found.shape, found.dtype) == ((7, 3), np.float32)
     assert Game(generator, discriminator, MINIMAX).penalties == ()
+
+
+def test_chains_need_a_judge_of_single_samples():
+    packed = nn.Sequential(nn.Pack(2), nn.Dense(6, 1))
+    with pytest.raises(ValueError, match="4 logits for 8 samples cannot judge them singly"):
+        logits_of(packed, np.ones((8, 3), np.float32))
+    generator, discriminator = pair(0.0, 1.0)
+    with pytest.raises(ValueError, match="length must be at least 1"):
+        metropolis_hastings(
+            generator, discriminator, Calibration(1.0, 0.0), lambda n: mg.tensor(np.ones((n, 1))), np.ones((2, 1)),
+            Generator(0), 0,
+        )  # fmt: skip
+
+
+def test_rejected_children_leave_no_trace_in_batch_norm():
+    generator = nn.Sequential(nn.Dense(1, 3), nn.BatchNorm(3), nn.ReLU(), nn.Dense(3, 1)).astype(np.float64)
+    discriminator = games.Affine()
+    seen = {}
+    for mutations in (MUTATIONS[1:2], MUTATIONS):
+        twin = generator.with_parameters(
+            [mg.tensor(p.numpy().copy(), requires_grad=True) for p in generator.parameters()]
+        )
+        critic = discriminator.with_parameters(
+            [mg.tensor(p.numpy().copy(), requires_grad=True) for p in discriminator.parameters()]
+        )
+        players = [optim.SGD(p.parameters(), 0.1) for p in (critic, twin)]
+        dynamics = Evolution(Game(twin, critic, NON_SATURATING), *players, mutations=mutations, diversity=0.0)
+        z = Generator(1).normal((8, 1), dtype=np.float64)
+        dynamics.step(lambda z=z: z + 3, lambda z=z: z, lambda z=z: z)
+        seen[len(mutations)] = twin.named_buffers(), dynamics.chosen
+    if seen[3][1]["non-saturating"]:
+        for name, value in seen[1][0].items():
+            np.testing.assert_array_equal(seen[3][0][name], value)
+    else:
+        winner = next(name for name, count in seen[3][1].items() if count)
+        assert winner in ("minimax", "least-squares")

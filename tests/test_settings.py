@@ -12,7 +12,7 @@ from minigan.gan import Alternating, Config, Extragradient, Simultaneous, Traine
 from minigan.gan.models import MODELS, dress
 from minigan.gan.rules import RULES
 
-RING = replace(Config.preset("ring"), width=4, batch_size=12, steps=8, device="cpu")
+RING = replace(Config.preset("ring"), width=4, batch_size=12, steps=8, device="cpu", lr_schedule="constant")
 
 CHANGES = {
     **{f"penalty {name}": {"penalty": name} for name in ("r2", "wgan-gp", "lp", "dragan", "weight-decay", "r1+r2")},

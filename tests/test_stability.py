@@ -235,6 +235,15 @@ def test_the_radius_of_every_dynamic_at_the_dirac_equilibrium(rate):
         field.radius("newton")
 
 
+def test_directions_in_which_nothing_changes_do_not_count_in_the_radius():
+    small = games.gaussians(0.0, nodes=100)
+    field = linearised(small, NagarajanKolter, WASSERSTEIN, eta=0.5)
+    assert "stable" in field.spectrum().verdict()
+    assert field.radius("simultaneous", 0.1, 0.1) < 0.999
+    defective = np.array([0.0, 0.0, -1.0]) + 1e-9 * np.array([1, -1, 0])
+    assert Spectrum(np.sort(defective.astype(complex))[::-1], np.zeros(3), 3, True).verdict().startswith("stable")
+
+
 def test_steps_settle_below_the_largest_step_and_not_above():
     small = games.dirac(0.01, 0.01)
     field = linearised(games.dirac(0.0, 0.0), Game, MINIMAX, (R1, 0.3))

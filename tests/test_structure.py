@@ -35,8 +35,8 @@ LAYERS = [
     ["minigan.gan"],
     ["minigan.plot"],
     ["minigan.run", "minigan.doctor", "minigan.progress"],
-    ["minigan.explain", "minigan.studies"],
-    ["minigan.cli", "minigan.__main__"],
+    ["minigan.explain", "minigan.studies", "minigan.flags"],
+    ["minigan.lab", "minigan.cli", "minigan.__main__"],
 ]
 
 

@@ -102,7 +102,10 @@ def test_the_best_setting_is_named_with_those_that_cannot_be_told_from_it():
     outcomes = {"a": runs(1.0, 1.1, 0.9), "b": runs(1.05, 1.2, 1.0), "c": runs(9.0, 9.1, 8.9)}
     assert figures_of(outcomes)["Fréchet distance"]["a"].mean == pytest.approx(1)
     assert best("Fréchet distance")(outcomes).startswith("Best by Fréchet distance: a (1 ± 0.25); b cannot be told")
-    del outcomes["b"]
+    outcomes["d"] = runs(5.0, math.inf, math.inf)
+    assert best("Fréchet distance")(outcomes).startswith("d diverged in some run. Best by Fréchet distance: a")
+    assert "d cannot" not in best("Fréchet distance")(outcomes)
+    del outcomes["b"], outcomes["d"]
     assert "apart from all others" in best("Fréchet distance")(outcomes)
     assert len({sweep.name for sweep in SWEEPS}) == 6
 

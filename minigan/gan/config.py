@@ -82,7 +82,7 @@ class Config:
     instance_noise: float = 0.0
     """Deviation of the noise on all that D sees, at the start; it fades to 0 over the run."""
     spectral_norm: bool = False
-    """Divide every weight of D by its largest singular value."""
+    """Divide the weight of every dense layer and convolution of D by its largest singular value."""
     stddev: bool = False
     """Tell D's last layer the standard deviation of the minibatch."""
     discrimination: int = 0

@@ -6,7 +6,7 @@ the sentence always gives the evidence beside them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,8 +142,9 @@ def _saturated(rows: Columns) -> str | None:
     if share < DEAD:
         return None
     return (
-        f"{share:.0%} of the generated samples pass less than a hundredth of a unit of gradient to G: its loss is "
-        "saturated there; the non-saturating one passes the most where D is sure"
+        f"{share:.0%} of the generated samples pass less than a hundredth of a unit of gradient to G, whose loss is "
+        "flat there: the saturating one where D is sure of them, the non-saturating and relativistic ones where D is "
+        "fooled"
     )
 
 
@@ -189,15 +190,26 @@ RULES: dict[str, Callable[[Columns], str | None]] = {
 COLUMNS = ("accuracy_real", "accuracy_fake", "slope_g", "dead_g", "turn", "progress", "grad_norm_d", "grad_norm_g")
 
 
-def look_at(rows: Sequence[dict[str, float]] | Columns) -> Iterator[Finding]:
-    """Yield what the rules say of the last WINDOW rows of metrics: dicts, or arrays by column."""
+def silent(objective: str, rule: str) -> set[str]:
+    """Return the rules that have nothing to say of a game.
+
+    D's accuracy means nothing where a constant may be added to all logits (Wasserstein), and the slope of G's loss in
+    the logits nothing where G descends another one (feature matching).
+    """
+    return ({"D too strong"} if objective == "wasserstein" else set()) | (
+        {"G saturated"} if rule == "feature-matching" else set()
+    )
+
+
+def look_at(rows: Sequence[dict[str, float]] | Columns, but: Collection[str] = ()) -> Iterator[Finding]:
+    """Yield what the rules, ``but`` some, say of the last WINDOW rows of metrics: dicts, or arrays by column."""
     if not isinstance(rows, dict):
         rows = {name: np.array([row[name] for row in rows]) for name in ("step", *COLUMNS)} if rows else {}
     last = {name: column[-WINDOW:] for name, column in rows.items()}
     if not last or len(last["step"]) < WINDOW // 4:
         return
     for kind, rule in RULES.items():
-        sentence = rule(last)
+        sentence = None if kind in but else rule(last)
         if sentence:
             yield Finding(kind, int(last["step"][-1]), sentence)
 
@@ -226,8 +238,13 @@ class Spell:
     sentence: str
 
 
-def spells(metrics: Columns, varieties: Sequence[tuple[int, Variety]] = (), steps: int = 0) -> list[Spell]:
-    """Return what the rules say along a whole run, by the step at which it began."""
+def spells(
+    metrics: Columns,
+    varieties: Sequence[tuple[int, Variety]] = (),
+    steps: int = 0,
+    but: Collection[str] = (),
+) -> list[Spell]:
+    """Return what the rules, ``but`` some, say along a whole run, by the step at which it began."""
     open_spells: dict[str, Spell] = {}
     done: list[Spell] = []
 
@@ -241,7 +258,7 @@ def spells(metrics: Columns, varieties: Sequence[tuple[int, Variety]] = (), step
 
     for end in range(1, len(metrics.get("step", ())) + 1):
         part = {name: column[max(0, end - WINDOW) : end] for name, column in metrics.items()}
-        note({finding.kind: finding for finding in look_at(part)}, int(part["step"][-1]), list(RULES))
+        note({finding.kind: finding for finding in look_at(part, but)}, int(part["step"][-1]), list(RULES))
     for step, found in varieties:
         finding = look_at_variety(found, step, steps)
         note({finding.kind: finding} if finding else {}, step, ["mode collapse"])

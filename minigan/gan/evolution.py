@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from minigan.gan.game import Game, Gradient
 from minigan.gan.objectives import LEAST_SQUARES, MINIMAX, NON_SATURATING, Objective
 from minigan.gan.penalties import squared_norm
 from minigan.gradmode import no_grad
+from minigan.nn import Module
 from minigan.ops import mean, sigmoid
 from minigan.optim import Optimizer
 
@@ -45,14 +46,16 @@ class Evolution(Dynamics):
             gradient, d = self.game.discriminator_gradient(real, noise_d())
             self.discriminator_optimizer.step(gradient)
         z, judged_on = noise_g(), noise_d()
-        back = _bookmark(self.generator_optimizer)
+        networks = self.game.generator, self.game.discriminator
+        back = _bookmark(self.generator_optimizer, networks)
         best: tuple[float, Callable[[], None], Gradient, str] | None = None
         for objective in self.mutations:
             child = self._game(objective).generator_gradient(real, z)
             self.generator_optimizer.step(child.parts)
             score = sum(self.fitness(real, judged_on))
+            score = score if np.isfinite(score) else -np.inf
             if best is None or score > best[0]:
-                best = score, _bookmark(self.generator_optimizer), child, objective.name
+                best = score, _bookmark(self.generator_optimizer, networks), child, objective.name
             back()
         assert best is not None
         best[1]()
@@ -73,13 +76,16 @@ class Evolution(Dynamics):
         return Game(self.game.generator, self.game.discriminator, objective)
 
 
-def _bookmark(optimizer: Optimizer) -> Callable[[], None]:
-    """Return a function that brings an optimiser and its parameters back to where they are now."""
+def _bookmark(optimizer: Optimizer, networks: Sequence[Module]) -> Callable[[], None]:
+    """Return a function that brings an optimiser, its parameters and networks' buffers back to where they are now."""
     parameters, state = optimizer.buffer.copy(), optimizer.state()
+    buffers = [network.named_buffers() for network in networks]
 
     def back() -> None:
         optimizer.buffer[...] = parameters
         optimizer.load_state(state)
         renew(optimizer.parameters)
+        for network, kept in zip(networks, buffers, strict=True):
+            network.load_buffers(kept)
 
     return back

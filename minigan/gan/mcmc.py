@@ -58,9 +58,15 @@ def calibrate(real_logits: Any, fake_logits: Any, steps: int = 50) -> Calibratio
 
 
 def logits_of(discriminator: Module, samples: Any) -> np.ndarray:
-    """Return D's logits (N,) of samples (N, ...)."""
+    """Return D's logits (N,) of samples (N, ...), by D as it is in inference; ValueError for a D that judges packs."""
+    judge = discriminator.with_parameters(discriminator.parameters()).eval()
     with no_grad():
-        return np.ravel(to_numpy(discriminator(samples if isinstance(samples, Tensor) else Tensor(samples)).data))
+        found = np.ravel(to_numpy(judge(samples if isinstance(samples, Tensor) else Tensor(samples)).data))
+    if len(found) != len(samples):
+        raise ValueError(
+            f"a discriminator with {len(found)} logits for {len(samples)} samples cannot judge them singly"
+        )
+    return found
 
 
 def metropolis_hastings(
@@ -78,6 +84,8 @@ def metropolis_hastings(
     takes one proposal at last). ``draw(n)`` returns n latents; ``random`` decides: a proposal x′ is taken with
     probability min(1, (D(x)⁻¹ − 1)/(D(x′)⁻¹ − 1)) = min(1, e^{s′ − s}).
     """
+    if length < 1:
+        raise ValueError(f"metropolis_hastings: length must be at least 1, not {length}")
     states = np.array(to_numpy(start))
     at = calibration(logits_of(discriminator, states))
     moved = np.zeros(len(states), bool)

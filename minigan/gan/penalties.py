@@ -13,7 +13,7 @@ from typing import Any
 from minigan.autodiff import grad
 from minigan.device import as_array
 from minigan.gradmode import enable_grad
-from minigan.ops import flatten_samples, mean, relu, sqrt, square, sum, var
+from minigan.ops import flatten_samples, mean, relu, reshape, sqrt, square, sum, var
 from minigan.ops.elementwise import raw
 from minigan.random import Generator
 from minigan.tensor import Tensor
@@ -27,11 +27,16 @@ def _variable(x: Any) -> Tensor:
 
 
 def squared_norms(discriminator: Discriminator, x: Tensor, logits: Tensor | None = None) -> Tensor:
-    """Return ‖∇ₓ s(x)‖² for every sample, (N,); ``x`` requires grad, ``logits`` are D(x) where they exist already."""
+    """Return ‖∇ₓ s(x)‖² for every logit; ``x`` requires grad, ``logits`` are D(x) where they exist already.
+
+    That is (N,), a number a sample, or (N/m,) where D judges packs of m that follow each other (PacGAN).
+    """
     with enable_grad():  # a penalty can be watched inside no_grad too
         logits = discriminator(x) if logits is None else logits
         slope = grad(sum(logits), x, create_graph=True)
-    return sum(square(flatten_samples(slope)), axis=1)
+    squares = sum(square(flatten_samples(slope)), axis=1)
+    packs = logits.shape[0]
+    return squares if packs == len(squares) else sum(reshape(squares, (packs, len(squares) // packs)), axis=1)
 
 
 def r1(

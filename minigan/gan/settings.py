@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from minigan.gan.config import Config
@@ -48,11 +49,19 @@ def make_optimizer(config: Config, player: Module, lr: float, ema: float = 0.0) 
     return RMSProp(parameters, lr, ema_decay=ema)
 
 
-def make_game(config: Config, generator: Module, discriminator: Module, noise: Generator) -> Game:
-    """Return the game of two networks: traced where its players take turns on the CPU by the plain rule."""
+def make_objective(config: Config) -> Objective:
+    """Return the objective with its labels, and with the losses of both players where the distributions agree."""
     objective: Objective = OBJECTIVES[config.objective]
     if config.label < 1:
         objective = smoothed(objective, config.label)
+    if config.rule == "feature-matching":  # G descends a distance, which is 0 there
+        objective = replace(objective, equilibrium=(objective.equilibrium[0], 0.0))
+    return objective
+
+
+def make_game(config: Config, generator: Module, discriminator: Module, noise: Generator) -> Game:
+    """Return the game of two networks: traced where its players take turns on the CPU by the plain rule."""
+    objective = make_objective(config)
     names = [] if config.penalty == "none" else config.penalty.split("+")
     parts: list[Any] = [generator, discriminator, objective, tuple((PENALTIES[n], config.gamma) for n in names), noise]
     if config.rule != "none":

@@ -32,7 +32,7 @@ DENSE = 2000  # parameters up to which all eigenvalues are computed
 PRODUCTS = 100  # steps of Arnoldi's method beyond that
 BASIS_BYTES = 2**29  # the most memory that its basis may take
 CONVERGED = 1e-3  # of the largest |λ|: the residual below which an eigenvalue counts as found
-NEUTRAL = 1e-9  # of the largest |λ|: what is nearer to 0 is taken as 0
+NEUTRAL = 1e-7  # of the largest |λ|: what is nearer to 0 is taken as 0
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,10 @@ def _write(value: complex) -> str:
 class Linearised:
     """The gradient field of a game near a point: ``transposed(u)`` is Jᵀu. w = (θ_G, θ_D), flat, in float64.
 
-    The point is where the networks are; they are not changed, and their later moves are not seen. ``real`` (N, ...) and
-    ``z`` (N, latent) are the minibatch. A product costs about two gradients and no forward pass; the graph it walks is
-    held as long as this object.
+    The point is where the networks are; they are not changed, and their later moves are not seen. What a network
+    computes outside of its graph is held still: the singular vectors of a SpectralNorm do not follow its weights here.
+    ``real`` (N, ...) and ``z`` (N, latent) are the minibatch. A product costs about two gradients and no forward pass;
+    the graph it walks is held as long as this object.
     """
 
     def __init__(self, game: Game, real: Any, z: Any) -> None:
@@ -162,6 +163,8 @@ class Linearised:
     def radius(self, dynamics: str = "simultaneous", lr_g: Any = 0.1, lr_d: Any = 0.1) -> float:
         """Return the spectral radius of one step of a dynamic: below 1 it settles at this point of rest.
 
+        Directions in which nothing changes, multipliers of 1, are left out where all are known (0 if there are no
+        others).
         The rates are numbers, or arrays with a rate for each parameter (see :func:`effective_rates`).
         """
         n, cut = self.size, self.generator_size
@@ -195,7 +198,8 @@ class Linearised:
             raise ValueError(f"unknown dynamics {dynamics!r}: choose from {', '.join(maps)}")
         product, size = maps[dynamics], n * (1 + (dynamics == "optimistic"))
         if size <= DENSE:
-            return float(np.abs(np.linalg.eigvals(np.stack([product(row) for row in np.eye(size)]))).max())
+            found = np.linalg.eigvals(np.stack([product(row) for row in np.eye(size)]))
+            return float(np.abs(found[np.abs(found - 1) > NEUTRAL]).max(initial=0.0))
         return float(np.abs(arnoldi(product, size, PRODUCTS)[0]).max())
 
 

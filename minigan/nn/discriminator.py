@@ -143,7 +143,7 @@ class MinibatchDiscrimination(Module):
 
 
 class SpectralNorm(Fusing):
-    """A layer whose weight is divided by its largest singular value, so that it is 1-Lipschitz (1802.05957).
+    """A layer whose weight is divided by its largest singular value (1802.05957); a Dense one is 1-Lipschitz then.
 
     The weight counts as a matrix (the product of its other axes, its last one). σ = vᵀWu with v and u from one power
     iteration for each call in training, u kept between calls; no gradient flows through them.

@@ -113,12 +113,12 @@ def run(budget: Budget) -> Result:
         "1), both players at once or D first. Eigenvalues are those of the gradient field's Jacobian at 0, by "
         "backward passes through the gradient; nothing is typed in. Instance noise is 256 midpoints of a Gaussian, "
         "of its variance exactly.",
-        "Without help the eigenvalues are imaginary: the flow circles, simultaneous steps spiral outwards, "
-        "alternating ones stay on a closed curve. Whatever adds a negative real part (R1, instance noise, consensus, "
-        "the term of Nagarajan and Kolter) makes both settle, the faster the more of it, up to the critical γ = 1 of "
-        "R1.",
-        "One number a player: nothing about networks, minibatches or how good samples look. Non-saturating gradients "
-        "die out on the way, which looks like nearing in a finite number of steps.",
+        "Without help the eigenvalues are imaginary. Minimax and Wasserstein circle: simultaneous steps spiral "
+        "outwards, alternating ones stay on a closed curve. The non-saturating game is damped in the third order "
+        "only, so alternating steps creep in ever more slowly, and simultaneous ones end on a cycle. Whatever adds a "
+        "negative real part (R1, instance noise, consensus, the term of Nagarajan and Kolter) makes both settle, the "
+        "faster the more of it, up to the critical γ = 1 of R1.",
+        "One number a player: nothing about networks, minibatches or how good samples look.",
     )
 
 

@@ -140,7 +140,7 @@ def run(budget: Budget) -> Result:
         "Without a term minimax circles in the Dirac-GAN and settles in the pair of Gaussians, where D's own "
         "curvature damps it; Wasserstein circles in both, and the term of Nagarajan and Kolter settles it. Where the "
         "radius is below 1 gradient descent ends nearer than it began. The digits GAN is not at rest while it "
-        "trains: eigenvalues to the right of 0 are ways its samples still change.",
+        "trains: eigenvalues to the right of 0 say that nearby points part along the flow there.",
         "A spectrum belongs to one point and one minibatch, and says nothing of far away. Adaptive optimisers change "
         "their scale as they go, so their radius is a snapshot; near rest their steps do not shrink with the "
         "gradient, and they hover.",

@@ -139,7 +139,11 @@ class Sweep:
                     continue
                 steps = np.array([row["step"] for row in runs[0].rows[:length]])
                 both = [[(r["accuracy_real"] + r["accuracy_fake"]) / 2 for r in run.rows[:length]] for run in runs]
-                mean = np.convolve(np.mean(both, axis=0), np.ones(5) / 5, mode="same") if length >= 5 else both[0]
+                mean = (
+                    np.convolve(np.mean(both, axis=0), np.ones(5) / 5, mode="same")
+                    if length >= 5
+                    else np.mean(both, axis=0)
+                )
                 cut = slice(2, -2) if length >= 9 else slice(None)
                 right.plot(
                     steps[cut], mean[cut], color=COLOURS[number % 9], linestyle=DASHES[number % 9], label=setting
@@ -185,10 +189,14 @@ def best(figure: str, least: bool = True) -> Callable[[dict[str, list[Outcome]]]
             name
             for name, value in values.items()
             if name != first
+            and np.isfinite(value.mean)
             and abs(value.mean - top.mean)
             <= np.nan_to_num(value.half, nan=np.inf) + np.nan_to_num(top.half, nan=np.inf)
         ]
         told = f"Best by {figure}: {first} ({top})"
+        lost = [name for name, value in values.items() if not np.isfinite(value.mean)]
+        if lost:
+            told = f"{', '.join(lost)} diverged in some run. {told}"
         if near:
             return f"{told}; {', '.join(near)} cannot be told from it with these seeds."
         return f"{told}, apart from all others by more than the intervals."
@@ -196,7 +204,7 @@ def best(figure: str, least: bool = True) -> Callable[[dict[str, list[Outcome]]]
     return read
 
 
-DIGITS = Config(device="cpu", width=32)
+DIGITS = Config(device="cpu", width=32, ema=0.99)  # .99: short runs must not sample their start
 SMALL = "Small images, one architecture, few seeds and steps: an order of settings may turn with any of these."
 
 SWEEPS = [
@@ -208,7 +216,7 @@ SWEEPS = [
     ),
     Sweep(
         "batch-size", "Do larger minibatches help, sample for sample?", "batch size", DIGITS,
-        {str(b): {"batch_size": b, "share": 64 / b} for b in (8, 16, 32, 64, 128)}, 500,
+        {str(b): {"batch_size": b, "share": 64 / b, "ema": 0.99 ** (b / 64)} for b in (8, 16, 32, 64, 128)}, 500,
         best("Fréchet distance"), SMALL + " The same number of samples, and one learning rate, for all.",
         (8, 16, 32, 64, 128),
     ),
