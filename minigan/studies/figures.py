@@ -26,11 +26,19 @@ def tidy(axes: Any, **settings: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def line(axes: Any, x: Any, values: Sequence[Interval], number: int, label: str) -> None:
-    """Draw intervals over x as a line with bars."""
-    means, halves = [v.mean for v in values], [0.0 if np.isnan(v.half) else v.half for v in values]
+def _reach(values: Sequence[Interval], most: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return means (n,), 0 where there is none, and how far intervals reach (2, n), within 0 and ``most``."""
+    means = np.array([v.mean if np.isfinite(v.mean) else 0.0 for v in values])
+    halves = np.array([0.0 if np.isnan(v.half) else v.half for v in values])
+    up = halves if most is None else np.minimum(halves, np.maximum(most - means, 0.0))
+    return means, np.stack([np.minimum(halves, means), up])
+
+
+def line(axes: Any, x: Any, values: Sequence[Interval], number: int, label: str, most: float | None = None) -> None:
+    """Draw intervals over x as a line with bars, no further than 0 and ``most``."""
+    means, reach = _reach(values, most)
     axes.errorbar(
-        x, means, yerr=halves, color=COLOURS[number % len(COLOURS)], linestyle=DASHES[number % len(DASHES)],
+        x, means, yerr=reach, color=COLOURS[number % len(COLOURS)], linestyle=DASHES[number % len(DASHES)],
         marker=MARKERS[number % len(MARKERS)], markersize=5, capsize=3, linewidth=1.5, label=label,
     )  # fmt: skip
 
@@ -38,10 +46,7 @@ def line(axes: Any, x: Any, values: Sequence[Interval], number: int, label: str)
 def bars(axes: Any, names: Sequence[str], values: Sequence[Interval], unit: str, most: float | None = None) -> None:
     """Draw one horizontal bar a name with its interval, up to ``most`` where there is such a thing, and its number."""
     places = np.arange(len(names))[::-1]
-    lengths = np.array([v.mean if np.isfinite(v.mean) else 0.0 for v in values])
-    halves = np.array([0.0 if np.isnan(v.half) else v.half for v in values])
-    ends = np.minimum(lengths + halves, np.inf if most is None else most) - lengths
-    reach = np.stack([np.minimum(halves, lengths), np.maximum(ends, 0.0)])
+    lengths, reach = _reach(values, most)
     axes.barh(places, lengths, xerr=reach, color="#9db4d3", ecolor="#222222", capsize=3, height=0.6)
     for place, value in zip(places, values, strict=True):
         text = str(value) if np.isfinite(value.mean) else "none in some run"

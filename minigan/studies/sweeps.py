@@ -118,7 +118,7 @@ class Sweep:
             places = list(self.positions) or list(range(len(values)))
             kept = [(p, v) for p, v in zip(places, values.values(), strict=True) if np.isfinite(v.mean)]
             if self.positions:
-                line(left, [p for p, _ in kept], [v for _, v in kept], 0, shown)
+                line(left, [p for p, _ in kept], [v for _, v in kept], 0, shown, None if floor is not None else 1.0)
                 left.set_xscale("log")
                 left.set_xticks(places, list(values))
                 left.minorticks_off()
