@@ -76,10 +76,8 @@ class CapturedStep:
         steps = [optimizer.steps for optimizer in self._optimizers()]
         self._keep_there(True)
         self._rows = self._module.asarray(rows)
-        self._pool, stream = (
-            cuda.MemoryPool(),
-            cuda.Stream(non_blocking=True),
-        )  # the pool is the graph's, while it lives
+        self._pool = cuda.MemoryPool()  # the graph's own, while it lives
+        stream = cuda.Stream(non_blocking=True)
         graph = None
         try:
             with cuda.using_allocator(self._pool.malloc), stream:

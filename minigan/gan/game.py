@@ -94,17 +94,14 @@ class Game:
         with weights_stay():
             fake = self.generate(z)
             found = self.discriminator_loss(real, fake)
-            if may_look(found.loss.data) and not np.isfinite(found.loss.data):
-                made = "" if np.isfinite(fake.data).all() else "G made samples that are not finite; "
-                raise Diverged(f"the loss of D is not finite: {made}{first_bad(found.loss)}")
+            require_finite("D", found, fake)
             return Gradient(grad(found.loss, self.discriminator.parameters()), found.detach())
 
     def generator_gradient(self, real: Any, z: Any) -> Gradient:
         """Return ∇_{θ_G} L_G, one Tensor a parameter, and the losses without their graph."""
         with weights_stay():
             found = self.generator_loss(real, z)
-            if may_look(found.loss.data) and not np.isfinite(found.loss.data):
-                raise Diverged(f"the loss of G is not finite: {first_bad(found.loss)}")
+            require_finite("G", found)
             return Gradient(grad(found.loss, self.generator.parameters()), found.detach())
 
     def gradients(self, real: Any, z: Any, *, create_graph: bool = False) -> tuple[Gradient, Gradient]:
@@ -112,19 +109,26 @@ class Game:
 
         With ``create_graph`` both are functions of both players' parameters, to be differentiated further.
         """
-        found = self.losses(real, z)
-        for name, losses in zip("DG", found, strict=True):
-            if may_look(losses.loss.data) and not np.isfinite(losses.loss.data):
-                raise Diverged(f"the loss of {name} is not finite: {first_bad(losses.loss)}")
-        players = self.discriminator, self.generator
-        d, g = (
-            Gradient(
-                grad(losses.loss, player.parameters(), create_graph=create_graph, materialize_grads=True),
-                losses.detach(),
-            )
-            for losses, player in zip(found, players, strict=True)
+        d, g = self.losses(real, z)
+        require_finite("D", d)
+        require_finite("G", g)
+        return (
+            descent(d, self.discriminator, create_graph=create_graph),
+            descent(g, self.generator, create_graph=create_graph),
         )
-        return d, g
+
+
+def require_finite(player: str, found: Losses, fake: Tensor | None = None) -> None:
+    """Raise :class:`Diverged` naming the first op to blame where a loss is not finite; ``fake`` is what D saw."""
+    if may_look(found.loss.data) and not np.isfinite(found.loss.data):
+        made = "" if fake is None or np.isfinite(fake.data).all() else "G made samples that are not finite; "
+        raise Diverged(f"the loss of {player} is not finite: {made}{first_bad(found.loss)}")
+
+
+def descent(found: Losses, player: Module, *, create_graph: bool = False) -> Gradient:
+    """Return the gradient of a loss in a player's parameters, zeros where it does not depend on them."""
+    parts = grad(found.loss, player.parameters(), create_graph=create_graph, materialize_grads=True)
+    return Gradient(parts, found.detach())
 
 
 def first_bad(output: Tensor) -> str:

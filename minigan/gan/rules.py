@@ -2,7 +2,7 @@
 
 Write v = (−∇_G L_G, −∇_D L_D) for the gradient field. Every rule is a :class:`Game`, so any dynamics moves on it, and
 all second derivatives are the engine's own. A rule changes :meth:`Game.gradients`; what it leaves to a player alone in
-its turn follows.
+its turn follows. Where only G's loss is another, :class:`ForGenerator` takes it and the rest is the game's.
 """
 
 from __future__ import annotations
@@ -52,26 +52,18 @@ class Consensus(Game):
 class ForGenerator(Game):
     """A game in which G descends another loss, a function of both players' parameters; D descends its own."""
 
-    def loss_of_generator(self, real: Any, fake: Tensor, d: Losses, g: Losses) -> Tensor:
-        """Return what G descends, given both players' losses with their graphs."""
+    def loss_of_generator(self, real: Any, fake: Tensor) -> Losses:
+        """Return what G descends on real and generated samples, which have their graph."""
         raise NotImplementedError
 
-    def gradients(self, real: Any, z: Any, *, create_graph: bool = False) -> tuple[Gradient, Gradient]:
-        """Return (D's own, G's changed) gradient."""
-        d, _ = super().gradients(real, z, create_graph=create_graph)
-        return d, self._gradient(real, z, create_graph)
+    def generator_loss(self, real: Any, z: Any) -> Losses:
+        """Return what G descends on noise z (N, latent)."""
+        return self.loss_of_generator(real, self.generator(z))
 
-    def generator_gradient(self, real: Any, z: Any) -> Gradient:
-        """Return what G descends."""
-        return self._gradient(real, z, False)
-
-    def _gradient(self, real: Any, z: Any, create_graph: bool) -> Gradient:
+    def losses(self, real: Any, z: Any) -> tuple[Losses, Losses]:
+        """Return (D's own, G's changed) losses on one minibatch."""
         fake = self.generator(z)
-        d = self.discriminator_loss(real, fake)
-        g = Losses(self.objective.generator(d.real_logits, d.fake_logits), d.real_logits, d.fake_logits)
-        loss = self.loss_of_generator(real, fake, d, g)
-        parts = grad(loss, self.generator.parameters(), create_graph=create_graph, materialize_grads=True)
-        return Gradient(parts, g._replace(loss=loss).detach())
+        return self.discriminator_loss(real, fake), self.loss_of_generator(real, fake)
 
 
 @dataclass
@@ -80,10 +72,12 @@ class NagarajanKolter(ForGenerator):
 
     eta: float = 0.5
 
-    def loss_of_generator(self, real: Any, fake: Tensor, d: Losses, g: Losses) -> Tensor:
+    def loss_of_generator(self, real: Any, fake: Tensor) -> Losses:
         """Return L_G + η‖∇_{θ_D} V‖²."""
-        value = self.objective.discriminator(d.real_logits, d.fake_logits)
-        return g.loss + nagarajan_kolter(value, self.discriminator.parameters(), eta=self.eta)
+        logits = self.discriminator(real), self.discriminator(fake)
+        value = self.objective.discriminator(*logits)
+        term = nagarajan_kolter(value, self.discriminator.parameters(), eta=self.eta)
+        return Losses(self.objective.generator(*logits) + term, *logits)
 
 
 @dataclass
@@ -96,18 +90,18 @@ class Unrolled(ForGenerator):
     unroll: int = 5
     rate: float = 1e-2
 
-    def loss_of_generator(self, real: Any, fake: Tensor, d: Losses, g: Losses) -> Tensor:
-        """Return L_G as D will see it K steps on."""
-        ahead, found = self.discriminator, d
-        parameters = ahead.parameters()
+    def loss_of_generator(self, real: Any, fake: Tensor) -> Losses:
+        """Return L_G as D will see it K steps on, with the logits of D as it is."""
+        now = found = self.discriminator_loss(real, fake)
+        ahead, parameters = self.discriminator, self.discriminator.parameters()
         for _ in range(self.unroll):
             slopes = grad(found.loss, parameters, create_graph=True, materialize_grads=True)
             parameters = [p - self.rate * slope for p, slope in zip(parameters, slopes, strict=True)]
             ahead = ahead.with_parameters(parameters)
-            found = Game(self.generator, ahead, self.objective, self.penalties, self.noise).discriminator_loss(
-                real, fake
-            )
-        return self.objective.generator(found.real_logits, found.fake_logits)
+            game = Game(self.generator, ahead, self.objective, self.penalties, self.noise)
+            found = game.discriminator_loss(real, fake)
+        loss = self.objective.generator(found.real_logits, found.fake_logits)
+        return Losses(loss, now.real_logits, now.fake_logits)
 
 
 @dataclass
@@ -119,13 +113,15 @@ class FeatureMatching(ForGenerator):
 
     layer: int = -1
 
-    def loss_of_generator(self, real: Any, fake: Tensor, d: Losses, g: Losses) -> Tensor:
+    def loss_of_generator(self, real: Any, fake: Tensor) -> Losses:
         """Return the squared distance of the mean features."""
         if not isinstance(self.discriminator, Sequential):
             raise TypeError(f"FeatureMatching: D must be Sequential, not {type(self.discriminator).__name__}")
         features = Sequential(*self.discriminator.layers[: self.layer])
-        gap = mean(flatten_samples(features(real)), axis=0) - mean(flatten_samples(features(fake)), axis=0)
-        return sum(square(gap))
+        rest = Sequential(*self.discriminator.layers[self.layer :])
+        on_real, on_fake = features(real), features(fake)
+        gap = mean(flatten_samples(on_real), axis=0) - mean(flatten_samples(on_fake), axis=0)
+        return Losses(sum(square(gap)), rest(on_real), rest(on_fake))
 
 
 RULES: dict[str, type[Game]] = {

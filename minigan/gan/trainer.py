@@ -16,7 +16,7 @@ from minigan.gan.diagnosis import Movement
 from minigan.gan.dynamics import Step
 from minigan.gan.game import Diverged
 from minigan.gan.settings import make_dynamics, make_game, make_networks, make_optimizer
-from minigan.gan.strength import dead_share, slopes
+from minigan.gan.strength import DEAD, slopes
 from minigan.gradmode import no_grad
 from minigan.nn import BatchNorm, InstanceNoise, Module, initialise
 from minigan.optim import Optimizer
@@ -119,6 +119,7 @@ class Trainer:
         d, g = step.discriminator, step.generator
         assert d.real_logits is not None
         accuracy = self.game.objective.accuracy(d.real_logits.data, d.fake_logits.data)
+        passed = slopes(self.game.objective, g.fake_logits, g.real_logits)
         row = {
             "step": self.steps,
             "loss_d": d.loss.item() - (d.penalty.item() if d.penalty is not None else 0.0),
@@ -128,8 +129,8 @@ class Trainer:
             "accuracy_fake": accuracy[1],
             "grad_norm_d": self.discriminator_optimizer.gradient_norm(),
             "grad_norm_g": self.generator_optimizer.gradient_norm(),
-            "slope_g": float(slopes(self.game.objective, g.fake_logits, g.real_logits).mean()),
-            "dead_g": dead_share(self.game.objective, g.fake_logits, g.real_logits),
+            "slope_g": float(passed.mean()),
+            "dead_g": float((passed < DEAD).mean()),
         }
         odd = [name for name, value in row.items() if not np.isfinite(value)]
         if self._captured and odd:
