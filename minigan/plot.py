@@ -41,6 +41,28 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
+def tidy(axes: Any, **settings: Any) -> None:
+    """Set labels and limits, and the look that all panels share."""
+    axes.set(**settings)
+    axes.grid(color="#e4e4e4", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def legend_above(axes: Any, columns: int) -> None:
+    """Put the legend in a row over the panel, at the right, where it covers no line."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, fontsize=8, frameon=False, borderaxespad=0.2)
+
+
+def along(axes: Any, metrics: dict[str, np.ndarray], columns: dict[str, str]) -> None:
+    """Draw two columns {name: label} of metrics over the steps: every row faint, their running mean strong."""
+    steps = metrics["step"]
+    few = dict(marker="o", markersize=3) if len(steps) < 3 else {}
+    for (key, label), colour, dashes in zip(columns.items(), (BLUE, RED), ("-", "--"), strict=True):
+        axes.plot(steps, metrics[key], color=colour, alpha=0.25, linewidth=0.8)
+        axes.plot(steps, smooth(metrics[key]), dashes, color=colour, linewidth=1.6, label=label, **few)
+
+
 def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
     """Draw generated points (N, 2) over real ones, on axes that fit the real ones."""
     figure = new_figure(4.6, 4.6)
@@ -68,37 +90,26 @@ def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> 
 
     figure = new_figure(8.5, 8)
     losses, accuracy, norms = figure.subplots(3, 1, sharex=True)
-    steps = metrics["step"]
-    few = dict(marker="o", markersize=3) if len(steps) < 3 else {}
-    for axes, key, label, colour, dashes in (
-        (losses, "loss_d", "discriminator", BLUE, "-"),
-        (losses, "loss_g", "generator", RED, "--"),
-        (accuracy, "accuracy_real", "on real samples", BLUE, "-"),
-        (accuracy, "accuracy_fake", "on generated samples", RED, "--"),
-        (norms, "grad_norm_d", "discriminator", BLUE, "-"),
-        (norms, "grad_norm_g", "generator", RED, "--"),
-    ):
-        axes.plot(steps, metrics[key], color=colour, alpha=0.25, linewidth=0.8)
-        axes.plot(steps, smooth(metrics[key]), dashes, color=colour, linewidth=1.6, label=label, **few)
+    along(losses, metrics, {"loss_d": "discriminator", "loss_g": "generator"})
+    along(accuracy, metrics, {"accuracy_real": "on real samples", "accuracy_fake": "on generated samples"})
+    along(norms, metrics, {"grad_norm_d": "discriminator", "grad_norm_g": "generator"})
     for name, value, colour in zip(("L_D", "L_G"), objective.equilibrium, (BLUE, RED), strict=True):
         if value is not None:
             losses.axhline(
                 value, color=colour, linestyle=":", linewidth=1.2, label=f"{name} at equilibrium = {value:.3f}"
             )
     accuracy.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2, label="cannot tell = 0.5")
-    losses.set(ylabel="loss")
-    figure.suptitle(f"{objective.name} game")
-    accuracy.set(ylabel="accuracy of D", ylim=(-0.03, 1.03))
     positive = any((metrics[key] > 0).any() for key in ("grad_norm_d", "grad_norm_g"))
-    norms.set(ylabel="gradient norm", xlabel="training step", yscale="log" if positive else "linear")
+    tidy(losses, ylabel="loss")
+    tidy(accuracy, ylabel="accuracy of D", ylim=(-0.03, 1.03))
+    tidy(norms, ylabel="gradient norm", xlabel="training step", yscale="log" if positive else "linear")
     if positive:
         norms.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         norms.yaxis.set_major_formatter("{x:g}")
         norms.yaxis.set_minor_formatter(NullFormatter())
     for axes in (losses, accuracy, norms):
-        axes.grid(color="#e4e4e4", linewidth=0.7)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, fontsize=8, frameon=False, borderaxespad=0.2)
+        legend_above(axes, 4)
+    figure.suptitle(f"{objective.name} game")
     figure.savefig(path)
 
 
@@ -117,11 +128,10 @@ def spectra(rows: dict[str, np.ndarray], path: Path) -> None:
         )  # fmt: skip
     over.axhline(0, color=INK, linewidth=1)
     plane.axvline(0, color=INK, linewidth=1)
-    over.set(xlabel="training step", ylabel="Re λ: below 0 settles", title="eigenvalues at the edges", yscale="symlog")
-    plane.set(xlabel="Re λ", ylabel="Im λ: turns", title="darker: later", xscale="symlog", yscale="symlog")
-    for axes in (over, plane):
-        axes.grid(color="#e4e4e4", linewidth=0.7)
-        axes.spines[["top", "right"]].set_visible(False)
+    tidy(
+        over, xlabel="training step", ylabel="Re λ: below 0 settles", title="eigenvalues at the edges", yscale="symlog"
+    )
+    tidy(plane, xlabel="Re λ", ylabel="Im λ: turns", title="darker: later", xscale="symlog", yscale="symlog")
     plane.legend(fontsize=8, frameon=False)
     figure.savefig(path)
 
@@ -135,18 +145,9 @@ def diagnosis(
     """
     figure = new_figure(8.5, 8.5)
     accuracy, strength, movement, samples = figure.subplots(4, 1, sharex=True)
-    steps = metrics["step"]
-    few = dict(marker="o", markersize=3) if len(steps) < 3 else {}
-    for axes, key, label, colour, dashes in (
-        (accuracy, "accuracy_real", "D right on real", BLUE, "-"),
-        (accuracy, "accuracy_fake", "D right on generated", RED, "--"),
-        (strength, "slope_g", "mean |dL_G/ds|", BLUE, "-"),
-        (strength, "dead_g", "share in the dead zone", RED, "--"),
-        (movement, "turn", "cosine of successive moves", BLUE, "-"),
-        (movement, "progress", "way got / way gone", RED, "--"),
-    ):
-        axes.plot(steps, metrics[key], color=colour, alpha=0.25, linewidth=0.8)
-        axes.plot(steps, smooth(metrics[key]), dashes, color=colour, linewidth=1.6, label=label, **few)
+    along(accuracy, metrics, {"accuracy_real": "D right on real", "accuracy_fake": "D right on generated"})
+    along(strength, metrics, {"slope_g": "mean |dL_G/ds|", "dead_g": "share in the dead zone"})
+    along(movement, metrics, {"turn": "cosine of successive moves", "progress": "way got / way gone"})
     if varieties:
         at, spread, entropy = zip(*varieties, strict=True)
         samples.plot(at, spread, "-", color=BLUE, marker="o", markersize=3, label="distance between samples / data")
@@ -157,36 +158,23 @@ def diagnosis(
     }  # fmt: skip
     for spell in spells:
         axes = rows[spell.kind]
-        width = max(spell.last - spell.first, 0.004 * steps[-1])
+        width = max(spell.last - spell.first, 0.004 * metrics["step"][-1])
         axes.axvspan(spell.first, spell.first + width, color="#e8c547", alpha=0.35, linewidth=0)
-        axes.annotate(
-            spell.kind,
-            (spell.first, 0.04),
-            xycoords=("data", "axes fraction"),
-            fontsize=8,
-            color=INK,
-            annotation_clip=True,
-        )
-    for axes, label in (
-        (accuracy, "accuracy of D"),
-        (strength, "gradient G gets"),
-        (movement, "movement"),
-        (samples, "variety"),
-    ):
-        axes.set(ylabel=label)
+        at = spell.first, 0.04
+        axes.annotate(spell.kind, at, xycoords=("data", "axes fraction"), fontsize=8, color=INK, annotation_clip=True)
+    labels = "accuracy of D", "gradient G gets", "movement", "variety"
+    for axes, label in zip(figure.axes, labels, strict=True):
         low, high = axes.get_ylim()
-        axes.set_ylim(min(low, -0.05), max(high, 1.05))
-        axes.grid(color="#e4e4e4", linewidth=0.7)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8, frameon=False, borderaxespad=0.2)
+        tidy(axes, ylabel=label, ylim=(min(low, -0.05), max(high, 1.05)))
+        legend_above(axes, 2)
     samples.set_xlabel("training step")
     figure.suptitle("What the rules look at; shaded where one spoke")
     figure.savefig(path)
 
 
-def smooth(values: np.ndarray) -> np.ndarray:
-    """Return a centred running mean over about a thirtieth of the run, shorter at the ends."""
-    half = len(values) // 60
+def smooth(values: np.ndarray, windows: int = 30) -> np.ndarray:
+    """Return a centred running mean, shorter at the ends; ``windows`` of its windows make up the run."""
+    half = len(values) // (2 * windows)
     total = np.concatenate([[0.0], np.cumsum(values)])
     low = np.maximum(np.arange(len(values)) - half, 0)
     high = np.minimum(np.arange(len(values)) + half + 1, len(values))

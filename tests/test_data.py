@@ -14,6 +14,7 @@ from minigan.gan.metrics import (
     half_against_half,
     mode_coverage,
     nearest_neighbour_labels,
+    real_floor,
 )
 
 # --- data sets --------------------------------------------------------------------------------------------------------
@@ -177,6 +178,9 @@ def test_real_half_against_real_half_is_a_low_floor():
     floor = half_against_half(data)
     assert floor == half_against_half(data, 0) != half_against_half(data, 1)
     assert 0.1 < floor < 1 < frechet_distance(data, data + 0.2)
+    splits = [half_against_half(data, seed) for seed in range(3)]
+    assert min(splits) < max(splits)
+    assert real_floor(data, 3) == pytest.approx(np.mean(splits))
 
 
 # --- modes ------------------------------------------------------------------------------------------------------------

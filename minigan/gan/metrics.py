@@ -33,10 +33,15 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def half_against_half(data: np.ndarray, seed: int = 0) -> float:
-    """Return the Fréchet distance of one random half of real data to the other: the floor a generator is held to."""
+    """Return the Fréchet distance of one random half of real data to the other."""
     order = Generator(seed, stream="shuffle").permutation(len(data))
     half = len(data) // 2
     return frechet_distance(data[order[:half]], data[order[half:]])
+
+
+def real_floor(data: np.ndarray, splits: int = 10) -> float:
+    """Return the Fréchet distance between random halves of real data, the mean of some splits: a generator's floor."""
+    return float(np.mean([half_against_half(data, seed) for seed in range(splits)]))
 
 
 def nearest_neighbour_labels(samples: np.ndarray, data: np.ndarray, labels: np.ndarray, k: int = 3) -> np.ndarray:

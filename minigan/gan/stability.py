@@ -139,7 +139,7 @@ class Linearised:
 
     def dense(self) -> np.ndarray:
         """Return J, (n, n): one product a row."""
-        return np.stack([self.transposed(row) for row in np.eye(self.size)])
+        return _matrix(self.transposed, self.size)
 
     def spectrum(self, count: int = 10, products: int = PRODUCTS) -> Spectrum:
         """Return all eigenvalues of up to DENSE parameters, else those at the edges by Arnoldi's method.
@@ -148,24 +148,24 @@ class Linearised:
         the flow settles, as far as ``products`` steps of the method found them; the rightmost is kept in any case.
         """
         if self.size <= DENSE:
-            found = _by_real_part(np.linalg.eigvals(self.dense()))
-            return Spectrum(found, np.zeros(len(found)), self.size, True)
+            found = np.linalg.eigvals(self.dense())
+            return Spectrum(found[np.argsort(-found.real, kind="stable")], np.zeros(len(found)), self.size, True)
         values, residuals = arnoldi(self.transposed, self.size, products)
         good = residuals <= CONVERGED * np.abs(values).max()
         edge = np.zeros(len(values), bool)
-        for order in (-np.abs(values), -values.real):
-            edge |= order <= np.sort(order)[min(count, len(order)) - 1] + 1e-12 * np.abs(order).max()
+        for reach in (np.abs(values), values.real):
+            last = np.sort(reach)[-min(count, len(reach))]
+            edge |= reach >= last - 1e-12 * np.abs(reach).max()  # both of a pair
         good[np.argmax(values.real)] = True
-        order = np.flatnonzero(good & edge)
-        order = order[np.argsort(-values[order].real, kind="stable")]
-        return Spectrum(values[order], residuals[order], self.size, False)
+        order = np.argsort(-values.real, kind="stable")
+        kept = order[(good & edge)[order]]
+        return Spectrum(values[kept], residuals[kept], self.size, False)
 
     def radius(self, dynamics: str = "simultaneous", lr_g: Any = 0.1, lr_d: Any = 0.1) -> float:
         """Return the spectral radius of one step of a dynamic: below 1 it settles at this point of rest.
 
-        Directions in which nothing changes, multipliers of 1, are left out where all are known (0 if there are no
-        others).
-        The rates are numbers, or arrays with a rate for each parameter (see :func:`effective_rates`).
+        The rates are numbers, or arrays with a rate for each parameter (see :func:`effective_rates`). Where all
+        multipliers are known, those of directions in which nothing changes, 1, are left out: 0 if there are no others.
         """
         n, cut = self.size, self.generator_size
         rates = np.concatenate([np.broadcast_to(lr_g, cut), np.broadcast_to(lr_d, n - cut)]).astype(np.float64)
@@ -198,7 +198,7 @@ class Linearised:
             raise ValueError(f"unknown dynamics {dynamics!r}: choose from {', '.join(maps)}")
         product, size = maps[dynamics], n * (1 + (dynamics == "optimistic"))
         if size <= DENSE:
-            found = np.linalg.eigvals(np.stack([product(row) for row in np.eye(size)]))
+            found = np.linalg.eigvals(_matrix(product, size))
             return float(np.abs(found[np.abs(found - 1) > NEUTRAL]).max(initial=0.0))
         return float(np.abs(arnoldi(product, size, PRODUCTS)[0]).max())
 
@@ -211,8 +211,9 @@ def _double(player: Module) -> Module:
     return twin
 
 
-def _by_real_part(values: np.ndarray) -> np.ndarray:
-    return values[np.argsort(-values.real, kind="stable")]
+def _matrix(product: Callable[[np.ndarray], np.ndarray], size: int) -> np.ndarray:
+    """Return the images (n, n) of the unit vectors, one a row: the transpose of the map's matrix."""
+    return np.stack([product(unit) for unit in np.eye(size)])
 
 
 def arnoldi(

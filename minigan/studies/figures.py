@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minigan.plot import new_figure
+from minigan.plot import new_figure, smooth, tidy
 from minigan.studies.report import Interval
 
 # dark enough to tell apart in grey, with a dash and a marker of their own
@@ -15,15 +15,7 @@ COLOURS = ("#1f3b73", "#d1495b", "#2e8b57", "#b8860b", "#6a4c93", "#555555", "#0
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (8, 3)), (0, (2, 2)))
 MARKERS = "os^Dv<>PX"
 
-__all__ = ["COLOURS", "DASHES", "MARKERS", "bars", "line", "new_figure", "tidy"]
-
-
-def tidy(axes: Any, **settings: Any) -> None:
-    """Set labels and limits, and the look that all panels share."""
-    axes.set(**settings)
-    axes.grid(color="#e4e4e4", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+__all__ = ["COLOURS", "DASHES", "MARKERS", "bars", "columns", "line", "new_figure", "smooth", "tidy"]
 
 
 def _reach(values: Sequence[Interval], most: float | None) -> tuple[np.ndarray, np.ndarray]:
@@ -41,6 +33,13 @@ def line(axes: Any, x: Any, values: Sequence[Interval], number: int, label: str,
         x, means, yerr=reach, color=COLOURS[number % len(COLOURS)], linestyle=DASHES[number % len(DASHES)],
         marker=MARKERS[number % len(MARKERS)], markersize=5, capsize=3, linewidth=1.5, label=label,
     )  # fmt: skip
+
+
+def columns(axes: Any, names: Sequence[str], values: Sequence[Interval], most: float | None = None) -> None:
+    """Draw one upright bar a name with its interval, and no bar where there is no finite mean."""
+    heights, reach = _reach(values, most)
+    axes.bar(range(len(names)), heights, yerr=reach, color="#9db4d3", ecolor="#222222", capsize=4)
+    axes.set_xticks(range(len(names)), names, rotation=20 if len(names) > 3 else 0)
 
 
 def bars(axes: Any, names: Sequence[str], values: Sequence[Interval], unit: str, most: float | None = None) -> None:

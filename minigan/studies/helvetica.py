@@ -61,7 +61,8 @@ def run(budget: Budget) -> Result:
     tables = []
     for name, found in outcomes.items():
         table = Table(
-            f"{name}: {STEPS[name]:,} steps", ["recipe", "modes", "high quality", "reverse KL", "training, s"]
+            f"{name}: {budget.steps(STEPS[name]):,} steps",
+            ["recipe", "modes", "high quality", "reverse KL", "training, s"],
         )
         for kind, floor in floors(name).items():
             table.add(kind, *floor, "")

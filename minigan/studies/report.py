@@ -87,6 +87,12 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(float(array.mean()), float(quantile * array.std(ddof=1) / math.sqrt(len(array))))
 
 
+def listed(names: Sequence[str], none: str = "none") -> str:
+    """Return names as a sentence lists them."""
+    *most, last = names or [none]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def cell(value: Any) -> str:
     """Return a cell as it is printed."""
     if isinstance(value, complex | np.complexfloating):

@@ -13,15 +13,14 @@ from minigan.data import load
 from minigan.gan.config import Config
 from minigan.gan.evolution import Evolution
 from minigan.gan.mcmc import calibrate, langevin, logits_of, metropolis_hastings
-from minigan.gan.metrics import mode_coverage
 from minigan.gan.trainer import Trainer
 from minigan.random import Generator
 from minigan.studies.figures import bars, new_figure
 from minigan.studies.report import Budget, Result, Study, Table, interval
+from minigan.studies.sweeps import SAMPLES, judge
 
 STEPS = 1600  # of gradient descent: two gradients each
 SHARE = 0.7  # of its budget that a sampled pair is trained for
-SAMPLES = 2000
 DATA = "ring"
 
 
@@ -38,14 +37,6 @@ def train(config: Config, gradients: float, seconds: float, evolve: bool = False
         trainer.step()
         spent += each
     return trainer, spent, time.perf_counter() - began
-
-
-def figures(samples: np.ndarray) -> dict[str, float]:
-    """Return modes, high quality and reverse KL."""
-    data = load(DATA)
-    assert data.centres is not None
-    found = mode_coverage(samples, data.centres, data.sigma)
-    return {"modes": float(found.found), "high quality": found.high_quality, "reverse KL": found.reverse_kl}
 
 
 def chains(
@@ -75,13 +66,13 @@ def chains(
 
 def run(budget: Budget) -> Result:
     """Give every rival the gradients, and then the seconds, that gradient descent took."""
-    steps = budget.steps(STEPS)
+    steps, data = budget.steps(STEPS), load(DATA)
     base = replace(Config.preset(DATA), device="cpu", width=32, steps=steps, lr_schedule="constant", ema=0.98)
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     price: dict[tuple[str, str], list[float]] = {}
 
     def note(way: str, rival: str, samples: np.ndarray, gradients: float, seconds: float) -> None:
-        row = {**figures(samples), "gradients": float(gradients), "training, s": seconds}
+        row = {**judge(data, samples), "gradients": float(gradients), "training, s": seconds}
         for key, value in row.items():
             found.setdefault((way, rival), {}).setdefault(key, []).append(value)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minigan.data import batch_indices
 from minigan.gan.config import Config
 from minigan.gan.game import Game
 from minigan.gan.objectives import MINIMAX, NON_SATURATING, OBJECTIVES
@@ -67,7 +68,7 @@ def run(budget: Budget) -> Result:
                     if step == marks[-1]:
                         for layer, norm in parts.items():
                             layers[name].setdefault(layer, []).append(norm)
-            rows = np.random.default_rng((seed, step)).permutation(len(trainer.samples))[:64]
+            rows = batch_indices(len(trainer.samples), 64, seed, step)
             noise = Generator(seed, stream="latent-D", step=step).normal((64, trainer.config.latent))
             trainer.discriminator_optimizer.step(game.discriminator_gradient(trainer.samples[rows], noise).parts)
 

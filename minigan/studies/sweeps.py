@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from minigan.data import Dataset, load
 from minigan.gan.config import Config
 from minigan.gan.game import Diverged
-from minigan.gan.metrics import frechet_distance, half_against_half, mode_coverage
+from minigan.gan.metrics import frechet_distance, mode_coverage, real_floor
 from minigan.gan.trainer import Trainer
-from minigan.studies.figures import COLOURS, DASHES, line, new_figure, tidy
+from minigan.studies.figures import COLOURS, DASHES, columns, line, new_figure, smooth, tidy
 from minigan.studies.report import Budget, Interval, Result, Study, Table, interval
 
 SAMPLES = 2000
@@ -29,11 +30,11 @@ class Outcome:
     seconds: float = 0.0
 
 
-def judge(trainer: Trainer) -> dict[str, float]:
-    """Return the figures of a trainer's samples: a Fréchet distance for images, mode coverage for points."""
-    data, samples = trainer.dataset, trainer.sample(SAMPLES)
-    if not np.isfinite(samples).all():
-        return {"Fréchet distance": float("inf")} if data.is_images else {"modes": 0.0, "high quality": 0.0}
+def judge(data: Dataset, samples: np.ndarray | None) -> dict[str, float]:
+    """Return the figures of samples: a Fréchet distance for images, mode coverage for points; None is the worst."""
+    if samples is None or not np.isfinite(samples).all():
+        worst = {"modes": 0.0, "high quality": 0.0, "reverse KL": float("inf")}
+        return {"Fréchet distance": float("inf")} if data.centres is None else worst
     if data.centres is None:
         return {"Fréchet distance": frechet_distance(samples, data.samples)}
     found = mode_coverage(samples, data.centres, data.sigma)
@@ -43,6 +44,7 @@ def judge(trainer: Trainer) -> dict[str, float]:
 def train(config: Config) -> Outcome:
     """Train a run in memory and judge it; one that diverges is judged as the worst."""
     trainer, rows = Trainer(config), []
+    samples: np.ndarray | None = None
     began = time.perf_counter()
     try:
         with np.errstate(all="ignore"):
@@ -50,12 +52,11 @@ def train(config: Config) -> Outcome:
                 found = trainer.step()
                 if trainer.steps % config.log_every == 0:
                     rows.append(trainer.metrics(found))
+        seconds = time.perf_counter() - began
+        samples = trainer.sample(SAMPLES)
     except Diverged:
-        worst = {"modes": 0.0, "high quality": 0.0, "reverse KL": float("inf")}
-        figures = {"Fréchet distance": float("inf")} if trainer.dataset.is_images else worst
-        return Outcome(figures, rows, time.perf_counter() - began)
-    seconds = time.perf_counter() - began
-    return Outcome(judge(trainer), rows, seconds)
+        seconds = time.perf_counter() - began
+    return Outcome(judge(trainer.dataset, samples), rows, seconds)
 
 
 def sweep(base: Config, settings: dict[str, dict[str, Any]], budget: Budget, steps: int) -> dict[str, list[Outcome]]:
@@ -108,50 +109,12 @@ class Sweep:
     def run(self, budget: Budget) -> Result:
         """Train everything; draw figures over the setting, and D's accuracy along the runs."""
         outcomes = sweep(self.base, self.settings, budget, self.steps)
-        floor = half_floor() if self.base.data == "digits" else None
 
         def draw(path: Path) -> None:
             figure = new_figure(10.5, 4.4)
             left, right = figure.subplots(1, 2)
-            shown = "Fréchet distance" if self.base.data == "digits" else "high quality"
-            values = figures_of(outcomes)[shown]
-            places = list(self.positions) or list(range(len(values)))
-            kept = [(p, v) for p, v in zip(places, values.values(), strict=True) if np.isfinite(v.mean)]
-            if self.positions:
-                line(left, [p for p, _ in kept], [v for _, v in kept], 0, shown, None if floor is not None else 1.0)
-                left.set_xscale("log")
-                left.set_xticks(places, list(values))
-                left.minorticks_off()
-            else:
-                halves = [0.0 if np.isnan(v.half) else v.half for _, v in kept]
-                at = [p for p, _ in kept]
-                left.bar(at, [v.mean for _, v in kept], yerr=halves, color="#9db4d3", ecolor="#222222", capsize=4)
-                left.set_xticks(range(len(values)), list(values), rotation=20 if len(values) > 3 else 0)
-            if floor is not None:
-                left.axhline(floor, color="#555555", linestyle=":", label=f"real half against half: {floor:.2f}")
-                left.set_yscale("log")
-                left.legend(frameon=False, fontsize=8)
-            unit = "Fréchet distance over pixels, less is better" if floor is not None else "share within 3σ of a mode"
-            tidy(left, xlabel=self.axis, ylabel=unit)
-            for number, (setting, runs) in enumerate(outcomes.items()):
-                length = min(len(run.rows) for run in runs)
-                if not length:
-                    continue
-                steps = np.array([row["step"] for row in runs[0].rows[:length]])
-                both = [[(r["accuracy_real"] + r["accuracy_fake"]) / 2 for r in run.rows[:length]] for run in runs]
-                mean = (
-                    np.convolve(np.mean(both, axis=0), np.ones(5) / 5, mode="same")
-                    if length >= 5
-                    else np.mean(both, axis=0)
-                )
-                cut = slice(2, -2) if length >= 9 else slice(None)
-                right.plot(
-                    steps[cut], mean[cut], color=COLOURS[number % 9], linestyle=DASHES[number % 9], label=setting
-                )
-            right.axhline(0.5, color="#9a9a9a", linewidth=1)
-            tidy(right, xlabel="training step", ylabel="accuracy of D, both kinds", ylim=(0.4, 1.03))
-            if right.get_legend_handles_labels()[0]:
-                right.legend(title=self.axis, fontsize=8, frameon=False)
+            self._draw_figures(left, outcomes)
+            self._draw_accuracy(right, outcomes)
             figure.savefig(path)
 
         kept = {name: getattr(self.base, name) for name in ("model", "objective", "penalty", "gamma", "batch_size")}
@@ -164,17 +127,45 @@ class Sweep:
         title = f"{self.axis} on {self.base.data}"
         return Result([table_of(title, self.axis, outcomes)], draw, protocol, self.read(outcomes), self.limits)
 
+    def _draw_figures(self, axes: Any, outcomes: dict[str, list[Outcome]]) -> None:
+        """Draw what came out over the setting."""
+        data = load(self.base.data)
+        shown = "high quality" if data.centres is not None else "Fréchet distance"
+        values, most = figures_of(outcomes)[shown], 1.0 if data.centres is not None else None
+        if self.positions:
+            kept = [(x, v) for x, v in zip(self.positions, values.values(), strict=True) if np.isfinite(v.mean)]
+            line(axes, [x for x, _ in kept], [v for _, v in kept], 0, shown, most)
+            axes.set_xscale("log")
+            axes.set_xticks(list(self.positions), list(values))
+            axes.minorticks_off()
+        else:
+            columns(axes, list(values), list(values.values()), most)
+        if data.centres is None:
+            floor = real_floor(data.samples)
+            axes.axhline(floor, color="#555555", linestyle=":", label=f"real half against half: {floor:.2f}")
+            axes.set_yscale("log")
+            axes.legend(frameon=False, fontsize=8)
+        unit = "share within 3σ of a mode" if most else "Fréchet distance over pixels, less is better"
+        tidy(axes, xlabel=self.axis, ylabel=unit)
+
+    def _draw_accuracy(self, axes: Any, outcomes: dict[str, list[Outcome]]) -> None:
+        """Draw the accuracy of D along the runs, the mean over seeds."""
+        for number, (setting, runs) in enumerate(outcomes.items()):
+            both = [[(row["accuracy_real"] + row["accuracy_fake"]) / 2 for row in run.rows] for run in runs]
+            length = min(map(len, both))  # a run that diverged is shorter
+            if length:
+                steps = [row["step"] for row in runs[0].rows[:length]]
+                mean = np.mean([one[:length] for one in both], axis=0)
+                style = dict(color=COLOURS[number % len(COLOURS)], linestyle=DASHES[number % len(DASHES)])
+                axes.plot(steps, smooth(mean, 10), label=setting, **style)
+        axes.axhline(0.5, color="#9a9a9a", linewidth=1)
+        tidy(axes, xlabel="training step", ylabel="accuracy of D, both kinds", ylim=(0.4, 1.03))
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(title=self.axis, fontsize=8, frameon=False)
+
     def study(self, seeds: int = 3) -> Study:
         """Return the study."""
         return Study(self.name, self.question, self.run, seeds)
-
-
-def half_floor() -> float:
-    """Return the Fréchet distance of random halves of the digits, the mean of 10 splits."""
-    from minigan.data import load
-
-    digits = load("digits").samples
-    return float(np.mean([half_against_half(digits, seed) for seed in range(10)]))
 
 
 def best(figure: str, least: bool = True) -> Callable[[dict[str, list[Outcome]]], str]:
