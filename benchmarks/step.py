@@ -317,7 +317,7 @@ def main():
         for workers in started.values():  # all are ready before anything is timed
             for worker in workers:
                 tell(f"waiting for {worker.name}")
-                worker.about  # noqa: B018
+                _ = worker.about
         for setting, workers in started.items():
             rows, speeds, why = measure(setting, workers, arguments.rounds)
             results[setting] = rows, speeds

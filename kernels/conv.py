@@ -227,14 +227,10 @@ def _conv2d_cuda(
     xp = cuda.module_of(x)
     out = conv2d_output_shape(x.shape[1:3], w.shape[:2], stride, padding)
     y = xp.empty((x.shape[0], *out, w.shape[3]), x.dtype)
-    if not y.size:
-        return y
-    x, w = xp.ascontiguousarray(x), xp.ascontiguousarray(w)
-    sizes = _sizes(xp, len(x), x.shape[1:3], x.shape[3], out, w.shape, stride, padding)
-    bias = x if b is None else xp.ascontiguousarray(b)
-    settings = b is not None, ACTIVATIONS.index(activation), slope
-    grid = tiles(y.size // w.shape[3], w.shape[3])
-    _cu.launch("conv2d", x, w, bias, y, sizes, *settings, grid=grid, variant=(cuda.tf32(x),))
+    if y.size:
+        sizes = _sizes(xp, len(x), x.shape[1:3], x.shape[3], out, w.shape, stride, padding)
+        grid = tiles(y.size // w.shape[3], w.shape[3])
+        _launch_activated("conv2d", x, w, b, y, sizes, activation, slope, grid)
     return y
 
 
@@ -255,16 +251,22 @@ def _conv2d_transpose_cuda(
     xp = cuda.module_of(y)
     size = transposed_size(y.shape[1:3], w.shape[:2], stride, padding, output_padding)
     x = xp.empty((y.shape[0], *size, w.shape[2]), y.dtype)
-    if not x.size:
-        return x
-    y, w = xp.ascontiguousarray(y), xp.ascontiguousarray(w)
-    sizes = _sizes(xp, len(y), size, w.shape[2], y.shape[1:3], w.shape, stride, padding)
-    bias = y if b is None else xp.ascontiguousarray(b)
-    settings = b is not None, ACTIVATIONS.index(activation), slope
-    pixels = len(y) * -(-size[0] // stride[0]) * -(-size[1] // stride[1])  # of the largest phase
-    grid = tiles(pixels, w.shape[2], stride[0] * stride[1])
-    _cu.launch("conv2d_transpose", y, w, bias, x, sizes, *settings, grid=grid, variant=(cuda.tf32(y),))
+    if x.size:
+        sizes = _sizes(xp, len(y), size, w.shape[2], y.shape[1:3], w.shape, stride, padding)
+        pixels = len(y) * -(-size[0] // stride[0]) * -(-size[1] // stride[1])  # of the largest phase
+        grid = tiles(pixels, w.shape[2], stride[0] * stride[1])
+        _launch_activated("conv2d_transpose", y, w, b, x, sizes, activation, slope, grid)
     return x
+
+
+def _launch_activated(
+    kernel: str, x: Any, w: Any, b: Any, out: Any, sizes: Any, activation: str, slope: float, grid: Any
+) -> None:
+    """Launch a kernel that puts bias and activation on its tiles as they leave; without a bias x stands in, unread."""
+    xp = cuda.module_of(x)
+    x, w, bias = (xp.ascontiguousarray(a) for a in (x, w, x if b is None else b))
+    settings = b is not None, ACTIVATIONS.index(activation), slope
+    _cu.launch(kernel, x, w, bias, out, sizes, *settings, grid=grid, variant=(cuda.tf32(x),))
 
 
 @conv2d_weight_grad.cuda

@@ -47,9 +47,7 @@ def float_arrays(args):
 @pytest.mark.parametrize(("row", "backend"), ON_CPU)
 @given(data=st.data())
 def test_gradients(row, backend, data):
-    with running_on(backend) as device:
-        seed = data.draw(st.integers(0, 2**31), label="seed of the check")
-        check_row(row, seed, HypothesisDraw(data), device)
+    check_gradients(row, backend, data)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -57,9 +55,7 @@ def test_gradients(row, backend, data):
 @settings(max_examples=2)
 @given(data=st.data())
 def test_gradients_on_the_emulated_device(row, backend, data):
-    with running_on(backend) as device:
-        seed = data.draw(st.integers(0, 2**31), label="seed of the check")
-        check_row(row, seed, HypothesisDraw(data), device)
+    check_gradients(row, backend, data)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -74,6 +70,12 @@ def test_values_on_the_emulated_device(row, backend, data):
 @given(data=st.data())
 def test_values(row, backend, data):
     check_values(row, backend, data)
+
+
+def check_gradients(row, backend, data):
+    with running_on(backend) as device:
+        seed = data.draw(st.integers(0, 2**31), label="seed of the check")
+        check_row(row, seed, HypothesisDraw(data), device)
 
 
 def check_values(row, backend, data):

@@ -170,7 +170,7 @@ class RawModule:
 
     def compile(self, log_stream: Any = None) -> None:
         """Compile now."""
-        self.library  # noqa: B018
+        _ = self.library
 
     def get_function(self, name: str) -> RawKernel:
         """Return a kernel by its name, or by the name expression of a template's instance."""

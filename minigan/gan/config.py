@@ -34,6 +34,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "grid": {**POINTS, "gamma": 0.1, "steps": 6000, "lr_schedule": "constant"},
 }
 
+AT_LEAST_ONE = (
+    "d_steps", "g_steps", "unroll", "pack", "batch_size", "latent", "width", "depth",
+    "log_every", "sample_every", "checkpoint_every",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "lr_d", "lr_g", "gamma", "steps", "rule_weight", "instance_noise", "clip", "discrimination", "spectrum_every",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Config:
@@ -144,35 +152,13 @@ class Config:
         device = resolve(self.device)
         if self.tf32 and (reason := why_no_tf32(device)):
             raise ValueError(f"tf32: {reason}")
-        for name in (
-            "d_steps",
-            "g_steps",
-            "unroll",
-            "pack",
-            "batch_size",
-            "latent",
-            "width",
-            "depth",
-            "log_every",
-            "sample_every",
-            "checkpoint_every",
-        ):
+        for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("beta1", "beta2", "ema", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")
-        for name in (
-            "lr_d",
-            "lr_g",
-            "gamma",
-            "steps",
-            "rule_weight",
-            "instance_noise",
-            "clip",
-            "discrimination",
-            "spectrum_every",
-        ):
+        for name in NOT_NEGATIVE:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a number >= 0, not {getattr(self, name)}")
         if not 0 <= self.seed < 2**64:

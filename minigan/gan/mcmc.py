@@ -59,14 +59,23 @@ def calibrate(real_logits: Any, fake_logits: Any, steps: int = 50) -> Calibratio
 
 def logits_of(discriminator: Module, samples: Any) -> np.ndarray:
     """Return D's logits (N,) of samples (N, ...), by D as it is in inference; ValueError for a D that judges packs."""
-    judge = discriminator.with_parameters(discriminator.parameters()).eval()
     with no_grad():
-        found = np.ravel(to_numpy(judge(samples if isinstance(samples, Tensor) else Tensor(samples)).data))
-    if len(found) != len(samples):
+        return np.array(to_numpy(_judged(_in_inference(discriminator), samples).data))
+
+
+def _in_inference(player: Module) -> Module:
+    """Return a twin on the same parameters that is in inference: the player itself stays as it is."""
+    return player.with_parameters(player.parameters()).eval()
+
+
+def _judged(discriminator: Module, samples: Any) -> Tensor:
+    """Return one logit (N,) a sample."""
+    found = discriminator(samples if isinstance(samples, Tensor) else Tensor(samples))
+    if found.size != len(samples):
         raise ValueError(
-            f"a discriminator with {len(found)} logits for {len(samples)} samples cannot judge them singly"
+            f"a discriminator with {found.size} logits for {len(samples)} samples cannot judge them singly"
         )
-    return found
+    return found.reshape(-1)
 
 
 def metropolis_hastings(
@@ -115,12 +124,14 @@ def langevin(
 ) -> np.ndarray:
     """Return G(z) after Langevin steps on E(z) = ½‖z‖² − s(G(z)), from latents (N, latent) (2003.06060).
 
-    z ← z − (ε/2)∇E + √ε·n, n ~ N(0, 1), ε = ``size``; s is the calibrated logit.
+    z ← z − (ε/2)∇E + √ε·n, n ~ N(0, 1), ε = ``size``; s is the calibrated logit, by D as it is in inference. ValueError
+    for a D that judges packs.
     """
+    judge = _in_inference(discriminator)
     z = np.array(to_numpy(z.data if isinstance(z, Tensor) else z))
     for _ in range(steps):
         leaf = Tensor(z, requires_grad=True)
-        slope = grad(sum(discriminator(generator(leaf))), leaf).data * calibration.slope
+        slope = grad(sum(_judged(judge, generator(leaf))), leaf).data * calibration.slope
         noise = random.normal(z.shape, dtype=z.dtype).numpy()
         z = z - z.dtype.type(size / 2) * (z - slope) + z.dtype.type(size**0.5) * noise
     with no_grad():

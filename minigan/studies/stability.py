@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from minigan.gan.games import SmallGame, dirac, gaussians
 from minigan.gan.objectives import MINIMAX, NON_SATURATING, WASSERSTEIN
 from minigan.gan.penalties import PENALTIES
 from minigan.gan.rules import NagarajanKolter
-from minigan.gan.stability import Linearised, effective_rates
+from minigan.gan.stability import Linearised, Spectrum, effective_rates
 from minigan.gan.trainer import Trainer
 from minigan.optim import SGD, Adam, Optimizer, RMSProp
 from minigan.random import Generator
 from minigan.studies.figures import COLOURS, MARKERS, new_figure, tidy
-from minigan.studies.report import Budget, Result, Study, Table
+from minigan.studies.report import Budget, Result, Study, Table, interval, listed
 from minigan.tensor import Tensor
 
 STEPS = 400
@@ -29,14 +30,15 @@ OPTIMISERS: dict[str, Any] = {
     "Adam .01": lambda p: Adam(p, 0.01, (0.5, 0.9)),
 }
 TERMS: dict[str, tuple[type[Game], tuple[Any, ...]]] = {
-    "none": (Game, ()),
+    "no term": (Game, ()),
     "R1 γ=1": (Game, ((PENALTIES["r1"], 1.0),)),
     "NK η=.5": (NagarajanKolter, ()),
 }
 GAMES: dict[str, Any] = {"Dirac": dirac, "Gaussians": gaussians}
 OBJECTIVES = (MINIMAX, NON_SATURATING, WASSERSTEIN)
 PRODUCTS = 100  # of Arnoldi's method
-MARKS = (50, 300, 1000)  # steps of the digits GAN at which its spectrum is taken
+WIDTH = 32  # of the digits GAN
+MARKS = (50, 600)  # steps of the digits GAN at which its spectrum is taken
 
 
 def rest(name: str) -> SmallGame:
@@ -58,54 +60,95 @@ def converge(small: SmallGame, game: Game, make: Any) -> tuple[float, float, lis
     return before, small.distance(), players
 
 
-def run(budget: Budget) -> Result:
-    """Linearise small games at rest and play them; take the spectrum of the digits GAN along its training."""
-    small_table = Table(
+def small_games(budget: Budget) -> tuple[Table, dict[str, list[complex]]]:
+    """Linearise every small game at rest and play it; return the table, and {term: eigenvalues}."""
+    table = Table(
         f"small games: {STEPS} simultaneous steps from a little way off",
         ["game", "objective", "term", "rightmost eigenvalue", "settles", "largest stable step", "optimiser",
          "radius of its step at rest", "distance after / before"],
     )  # fmt: skip
     dots: dict[str, list[complex]] = {term: [] for term in TERMS}
-    for name in GAMES:
-        for objective in OBJECTIVES:
-            for term, (kind, penalties) in TERMS.items():
-                budget.tell(f"{name}, {objective.name}, {term}")
-                small = rest(name)
-                near = Linearised(kind(small.generator, small.discriminator, objective, penalties), small.real, small.z)
-                spectrum = near.spectrum()
-                dots[term] += list(spectrum.eigenvalues)
-                for label, make in OPTIMISERS.items():
-                    small = start(name)
-                    game = kind(small.generator, small.discriminator, objective, penalties)
-                    before, after, players = converge(small, game, make)
-                    d, g = (effective_rates(player) for player in players)
-                    verdict = spectrum.verdict().split(":")[0]
-                    small_table.add(
-                        name, objective.name, term, complex(spectrum.eigenvalues[0]), verdict, spectrum.largest_step(),
-                        label, near.radius("simultaneous", g, d), after / before,
-                    )  # fmt: skip
+    for name, objective, (term, (kind, penalties)) in product(GAMES, OBJECTIVES, TERMS.items()):
+        budget.tell(f"{name}, {objective.name}, {term}")
+        small = rest(name)
+        near = Linearised(kind(small.generator, small.discriminator, objective, penalties), small.real, small.z)
+        spectrum = near.spectrum()
+        dots[term] += list(spectrum.eigenvalues)
+        for label, make in OPTIMISERS.items():
+            small = start(name)
+            game = kind(small.generator, small.discriminator, objective, penalties)
+            before, after, players = converge(small, game, make)
+            d, g = (effective_rates(player) for player in players)
+            table.add(
+                name, objective.name, term, complex(spectrum.moving[0]), spectrum.verdict().split(":")[0],
+                spectrum.largest_step(), label, near.radius("simultaneous", g, d), after / before,
+            )  # fmt: skip
+    return table, dots
 
-    digits = Table(
-        "the digits GAN along its training, with and without R1",
-        ["penalty", "step", "parameters", "rightmost", "largest in size", "largest stable step (at most)", "products"],
-    )
-    clouds: dict[tuple[str, int], np.ndarray] = {}
-    for penalty in ("r1", "none"):
-        trainer = Trainer(Config(device="cpu", penalty=penalty, width=32))
-        z = Generator(5, stream="sample").normal((64, trainer.config.latent))
+
+def digits_gan(budget: Budget) -> dict[tuple[str, int], list[Spectrum]]:
+    """Return the spectra {(penalty, step): one a seed} of the digits GAN along its training."""
+    found: dict[tuple[str, int], list[Spectrum]] = {}
+    for seed, penalty in product(range(budget.seeds), ("r1", "none")):
+        trainer = Trainer(Config(device="cpu", penalty=penalty, width=WIDTH, seed=seed))
+        z = Generator(seed, stream="sample", step=5).normal((64, trainer.config.latent))
         for mark in sorted({budget.steps(mark) for mark in MARKS}):
+            budget.tell(f"digits, seed {seed + 1} of {budget.seeds}, penalty {penalty}, to step {mark}")
             while trainer.steps < mark:
                 trainer.step()
-            budget.tell(f"digits, penalty {penalty}, spectrum at step {mark}")
             near = Linearised(trainer.game, trainer.samples[:64], z)
-            spectrum = near.spectrum(products=PRODUCTS)
-            found = spectrum.eigenvalues
-            largest = found[np.argmax(np.abs(found))]
-            digits.add(
-                penalty, mark, spectrum.parameters, complex(found[0]), complex(largest), spectrum.largest_step(),
-                near.products,
-            )  # fmt: skip
-            clouds[penalty, mark] = found
+            found.setdefault((penalty, mark), []).append(near.spectrum(products=PRODUCTS))
+    return found
+
+
+def digits_table(spectra: dict[tuple[str, int], list[Spectrum]]) -> Table:
+    """Return a row a penalty and step, over seeds."""
+    table = Table(
+        "the digits GAN along its training, with and without R1",
+        ["penalty", "step", "Re of the rightmost", "|Im| of it", "|λ| of the largest", "seeds with Re > 0"],
+    )
+    for (penalty, mark), found in spectra.items():
+        first = [spectrum.eigenvalues[0] for spectrum in found]
+        table.add(
+            penalty, mark, interval([x.real for x in first]), interval([abs(x.imag) for x in first]),
+            interval([float(np.abs(spectrum.eigenvalues).max()) for spectrum in found]),
+            f"{sum(x.real > 0 for x in first)} of {len(first)}",
+        )  # fmt: skip
+    return table
+
+
+def reading(small: Table, spectra: dict[tuple[str, int], list[Spectrum]]) -> str:
+    """Say how often the radius at rest foretold what the steps did, and where the digits GAN was unstable."""
+    told = []
+    for label in OPTIMISERS:
+        rows = [row for row in small.rows if row[6] == label]
+        right = sum((row[7] < 1) == (row[8] < 1) for row in rows)
+        nearer = sum(row[8] < 1 for row in rows)
+        told.append(f"{label} in {right} of {len(rows)} (nearer in {nearer})")
+    parts = [
+        f"Whether the radius at rest is below 1 foretold whether steps end nearer than they began: {listed(told)}."
+    ]
+    for name in GAMES:
+        settling: dict[str, list[str]] = {term: [] for term in TERMS}
+        for row in small.rows:
+            if row[0] == name and row[4] == "stable" and row[1] not in settling[row[2]]:
+                settling[row[2]].append(row[1])
+        under = "; ".join(f"with {term} for {listed(names)}" for term, names in settling.items())
+        parts.append(f"The flow of {name} settles {under}.")
+    leaving = [(key, sum(found.eigenvalues[0].real > 0 for found in all_)) for key, all_ in spectra.items()]
+    total = {penalty: sum(count for (p, _), count in leaving if p == penalty) for penalty in ("r1", "none")}
+    each = sum(len(all_) for (penalty, _), all_ in spectra.items() if penalty == "r1")
+    parts.append(
+        f"The digits GAN had an eigenvalue right of 0, so that nearby points part along the flow, in {total['r1']} of "
+        f"{each} spectra with R1 and in {total['none']} of {each} without: it is not at rest while it trains."
+    )
+    return " ".join(parts)
+
+
+def run(budget: Budget) -> Result:
+    """Linearise small games at rest and play them; take the spectrum of the digits GAN along its training."""
+    small_table, dots = small_games(budget)
+    spectra = digits_gan(budget)
 
     def draw(path: Path) -> None:
         figure = new_figure(10.5, 4.8)
@@ -115,7 +158,8 @@ def run(budget: Budget) -> Result:
                 np.real(values), np.imag(values), MARKERS[number], color=COLOURS[number], markersize=7,
                 markerfacecolor="none", label=f"penalty or term: {term}",
             )  # fmt: skip
-        for number, ((penalty, mark), cloud) in enumerate(clouds.items()):
+        for number, ((penalty, mark), found) in enumerate(spectra.items()):
+            cloud = np.concatenate([spectrum.eigenvalues for spectrum in found])
             right.plot(
                 cloud.real, cloud.imag, MARKERS[number], color=COLOURS[number], markersize=6, markerfacecolor="none",
                 label=f"{penalty}, step {mark}",
@@ -130,21 +174,19 @@ def run(budget: Budget) -> Result:
         figure.savefig(path)
 
     return Result(
-        [small_table, digits],
+        [small_table, digits_table(spectra)],
         draw,
-        f"Dirac-GAN and a pair of Gaussians with an affine D, float64, {STEPS} simultaneous steps. Eigenvalues of the "
-        "gradient field's Jacobian at the equilibrium by backward passes; the radius is that of the step with the "
-        "rate that each parameter had at the end (for RMSProp and Adam the rate over the running scale, momentum "
-        "left out). Digits: the default DCGAN with 32 channels, one minibatch of 64, Arnoldi's method with 100 "
-        "products.",
-        "Without a term minimax circles in the Dirac-GAN and settles in the pair of Gaussians, where D's own "
-        "curvature damps it; Wasserstein circles in both, and the term of Nagarajan and Kolter settles it. Where the "
-        "radius is below 1 gradient descent ends nearer than it began. The digits GAN is not at rest while it "
-        "trains: eigenvalues to the right of 0 say that nearby points part along the flow there.",
+        f"Dirac-GAN and a pair of Gaussians with an affine D, float64, {STEPS} simultaneous steps; nothing in them is "
+        "random. Eigenvalues of the gradient field's Jacobian at the equilibrium by backward passes; the radius is "
+        "that of the step with the rate that each parameter had at the end (for RMSProp and Adam the rate over the "
+        f"running scale, momentum left out). Digits: the default DCGAN with {WIDTH} channels "
+        f"({next(iter(spectra.values()))[0].parameters:,} parameters), one minibatch of 64, Arnoldi's method with "
+        f"{PRODUCTS} products; {budget.seeds} seeds, means with 95% intervals.",
+        reading(small_table, spectra),
         "A spectrum belongs to one point and one minibatch, and says nothing of far away. Adaptive optimisers change "
         "their scale as they go, so their radius is a snapshot; near rest their steps do not shrink with the "
         "gradient, and they hover.",
     )
 
 
-STUDY = Study("stability", "Does the spectrum at rest foretell what training does?", run, seeds=1)
+STUDY = Study("stability", "Does the spectrum at rest foretell what training does?", run)
