@@ -49,6 +49,15 @@ def tidy(axes: Any, **settings: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def plain_ticks(axis: Any) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 times the powers of ten, in plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def legend_above(axes: Any, columns: int) -> None:
     """Put the legend in a row over the panel, at the right, where it covers no line."""
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, fontsize=8, frameon=False, borderaxespad=0.2)
@@ -86,8 +95,6 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
 
 def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> None:
     """Draw losses with their equilibrium lines, D's accuracy and the gradient norms of a run into a PNG file."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
     figure = new_figure(8.5, 8)
     losses, accuracy, norms = figure.subplots(3, 1, sharex=True)
     along(losses, metrics, {"loss_d": "discriminator", "loss_g": "generator"})
@@ -104,9 +111,7 @@ def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> 
     tidy(accuracy, ylabel="accuracy of D", ylim=(-0.03, 1.03))
     tidy(norms, ylabel="gradient norm", xlabel="training step", yscale="log" if positive else "linear")
     if positive:
-        norms.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        norms.yaxis.set_major_formatter("{x:g}")
-        norms.yaxis.set_minor_formatter(NullFormatter())
+        plain_ticks(norms.yaxis)
     for axes in (losses, accuracy, norms):
         legend_above(axes, 4)
     figure.suptitle(f"{objective.name} game")

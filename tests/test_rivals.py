@@ -130,16 +130,27 @@ def test_langevin_follows_d_through_g():
     )
 
 
-def test_chains_take_float32_networks():
-    generator = nn.Sequential(nn.Dense(2, 4), nn.ReLU(), nn.Dense(4, 3))
-    discriminator = nn.Sequential(nn.Dense(3, 4), nn.LeakyReLU(), nn.Dense(4, 1))
-    noise, start = Generator(0), Generator(1).normal((7, 3)).numpy()
+def test_langevin_follows_d_as_it_is_in_inference():
+    generator, judge = nn.Dense(2, 3), nn.Dense(3, 1)
+    forgetful = nn.Sequential(nn.InstanceNoise(5.0), nn.Dropout(0.9), judge)
+    z = Generator(0).normal((6, 2)).numpy()
+    found = [langevin(generator, d, Calibration(1.0, 0.0), z, Generator(3), 3) for d in (judge, forgetful)]
+    np.testing.assert_array_equal(*found)
+    assert forgetful.training
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda-emulated"])
+def test_chains_take_float32_networks(device):
+    generator = nn.Sequential(nn.Dense(2, 4), nn.ReLU(), nn.Dense(4, 3)).to(device)
+    discriminator = nn.Sequential(nn.Dense(3, 4), nn.LeakyReLU(), nn.Dense(4, 1)).to(device)
+    noise, start = Generator(0, device=device), Generator(1).normal((7, 3)).numpy()
     scale = calibrate(logits_of(discriminator, start), logits_of(discriminator, generator(noise.normal((9, 2)))))
     found, _ = metropolis_hastings(
         generator, discriminator, scale, lambda n: noise.normal((n, 2)), start, Generator(2), 3
     )
     assert (found.shape, found.dtype) == ((7, 3), np.float32)
-    found = langevin(generator, discriminator, scale, noise.normal((7, 2)), Generator(3), 3)
+    still = generator.with_parameters([p.detach() for p in generator.parameters()])
+    found = langevin(still, discriminator, scale, noise.normal((7, 2)), Generator(3), 3)
     assert (found.shape, found.dtype) == ((7, 3), np.float32)
     assert Game(generator, discriminator, MINIMAX).penalties == ()
 
@@ -148,6 +159,8 @@ def test_chains_need_a_judge_of_single_samples():
     packed = nn.Sequential(nn.Pack(2), nn.Dense(6, 1))
     with pytest.raises(ValueError, match="4 logits for 8 samples cannot judge them singly"):
         logits_of(packed, np.ones((8, 3), np.float32))
+    with pytest.raises(ValueError, match="4 logits for 8 samples cannot judge them singly"):
+        langevin(nn.Dense(2, 3), packed, Calibration(1.0, 0.0), np.ones((8, 2), np.float32), Generator(0))
     generator, discriminator = pair(0.0, 1.0)
     with pytest.raises(ValueError, match="length must be at least 1"):
         metropolis_hastings(

@@ -36,7 +36,7 @@ CHANGES = {
     "dropout": {"dropout": 0.3},
     "clip": {"clip": 0.05, "optimizer": "rmsprop", "objective": "wasserstein", "penalty": "none"},
     "smoothing": {"label": 0.9},
-    "depth": {"depth": 3},
+    "depth": {"depth": 2},
     "activation": {"activation": "tanh"},
     "rmsprop": {"optimizer": "rmsprop"},
     "sgd": {"optimizer": "sgd"},

@@ -19,8 +19,9 @@ from minigan.nn import INITIALISERS
 
 POINTS: dict[str, Any] = {
     "model": "mlp",
+    "depth": 3,
     "gamma": 0.01,
-    "steps": 4000,
+    "steps": 3000,
     "batch_size": 256,
     "latent": 2,
     "batch_norm": False,
@@ -31,7 +32,7 @@ POINTS: dict[str, Any] = {
 # what differs from the defaults, by data set
 PRESETS: dict[str, dict[str, Any]] = {
     "ring": POINTS,
-    "grid": {**POINTS, "gamma": 0.1, "steps": 6000, "lr_schedule": "constant"},
+    "grid": {**POINTS, "depth": 4, "gamma": 0.1, "steps": 6000},
 }
 
 AT_LEAST_ONE = (

@@ -2,7 +2,8 @@
 
 Where D is calibrated, e^s is the density of the data over that of G. Metropolis–Hastings with G as the proposal
 (MH-GAN, 1811.11357) then samples the data as far as G reaches it, and Langevin steps in latent space (DDLS, 2003.06060)
-follow its gradient through G.
+follow its gradient through G. Networks may be on any
+device, with the latents they are given; chains are kept on the host.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigan.autodiff import grad
-from minigan.device import to_numpy
+from minigan.device import device_of, to_device, to_numpy
 from minigan.gradmode import no_grad
 from minigan.nn import Module
 from minigan.ops import sum
@@ -69,8 +70,10 @@ def _in_inference(player: Module) -> Module:
 
 
 def _judged(discriminator: Module, samples: Any) -> Tensor:
-    """Return one logit (N,) a sample."""
-    found = discriminator(samples if isinstance(samples, Tensor) else Tensor(samples))
+    """Return one logit (N,) a sample, which D sees on its own device."""
+    array = samples.data if isinstance(samples, Tensor) else samples
+    device = next((p.device for p in discriminator.parameters()), device_of(array))
+    found = discriminator(samples if isinstance(samples, Tensor) else Tensor(to_device(array, device)))
     if found.size != len(samples):
         raise ValueError(
             f"a discriminator with {found.size} logits for {len(samples)} samples cannot judge them singly"
@@ -128,11 +131,12 @@ def langevin(
     for a D that judges packs.
     """
     judge = _in_inference(discriminator)
-    z = np.array(to_numpy(z.data if isinstance(z, Tensor) else z))
+    array = z.data if isinstance(z, Tensor) else z
+    device, z = device_of(array), np.array(to_numpy(array))
     for _ in range(steps):
-        leaf = Tensor(z, requires_grad=True)
-        slope = grad(sum(_judged(judge, generator(leaf))), leaf).data * calibration.slope
+        leaf = Tensor(to_device(z, device), requires_grad=True)
+        slope = calibration.slope * to_numpy(grad(sum(_judged(judge, generator(leaf))), leaf).data)
         noise = random.normal(z.shape, dtype=z.dtype).numpy()
         z = z - z.dtype.type(size / 2) * (z - slope) + z.dtype.type(size**0.5) * noise
     with no_grad():
-        return np.asarray(to_numpy(generator(Tensor(z)).data))
+        return np.array(to_numpy(generator(Tensor(to_device(z, device))).data))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minigan.plot import new_figure, smooth, tidy
+from minigan.plot import new_figure, plain_ticks, smooth, tidy
 from minigan.studies.report import Interval
 
 # dark enough to tell apart in grey, with a dash and a marker of their own
@@ -15,7 +15,7 @@ COLOURS = ("#1f3b73", "#d1495b", "#2e8b57", "#b8860b", "#6a4c93", "#555555", "#0
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (8, 3)), (0, (2, 2)))
 MARKERS = "os^Dv<>PX"
 
-__all__ = ["COLOURS", "DASHES", "MARKERS", "bars", "columns", "line", "new_figure", "smooth", "tidy"]
+__all__ = ["COLOURS", "DASHES", "MARKERS", "bars", "columns", "line", "new_figure", "plain_ticks", "smooth", "tidy"]
 
 
 def _reach(values: Sequence[Interval], most: float | None) -> tuple[np.ndarray, np.ndarray]:

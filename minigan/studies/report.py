@@ -75,7 +75,12 @@ class Interval:
     half: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.3g}" if math.isnan(self.half) else f"{self.mean:.3g} ± {self.half:.2g}"
+        return brief(self.mean) if math.isnan(self.half) else f"{brief(self.mean)} ± {brief(self.half, 2)}"
+
+
+def brief(value: float, digits: int = 3) -> str:
+    """Return a number rounded to some digits, without an exponent as long as people would write it so."""
+    return f"{float(f'{value:.{digits}g}'):g}"
 
 
 def interval(values: Sequence[float]) -> Interval:

@@ -151,18 +151,18 @@ def run(budget: Budget) -> Result:
     spectra = digits_gan(budget)
 
     def draw(path: Path) -> None:
-        figure = new_figure(10.5, 4.8)
+        figure = new_figure(12, 4.8)
         left, right = figure.subplots(1, 2)
         for number, (term, values) in enumerate(dots.items()):
             left.plot(
                 np.real(values), np.imag(values), MARKERS[number], color=COLOURS[number], markersize=7,
-                markerfacecolor="none", label=f"penalty or term: {term}",
+                markerfacecolor="none", label=term,
             )  # fmt: skip
         for number, ((penalty, mark), found) in enumerate(spectra.items()):
             cloud = np.concatenate([spectrum.eigenvalues for spectrum in found])
             right.plot(
                 cloud.real, cloud.imag, MARKERS[number], color=COLOURS[number], markersize=6, markerfacecolor="none",
-                label=f"{penalty}, step {mark}",
+                label=f"{'R1' if penalty == 'r1' else 'no penalty'}, step {mark}",
             )  # fmt: skip
         right.set_xscale("symlog", linthresh=1)
         right.set_yscale("symlog", linthresh=1)
@@ -170,7 +170,7 @@ def run(budget: Budget) -> Result:
             axes.axvline(0, color="#222222", linewidth=1)
             axes.axhline(0, color="#9a9a9a", linewidth=0.8)
             tidy(axes, xlabel="Re λ: left of 0 settles", ylabel="Im λ: turns", title=title)
-            axes.legend(fontsize=8, frameon=False)
+            axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1))
         figure.savefig(path)
 
     return Result(

@@ -15,7 +15,7 @@ from minigan.gan.strength import DEAD, dead_share, dead_zone, layer_norms, slope
 from minigan.gan.trainer import Trainer
 from minigan.random import Generator
 from minigan.studies.figures import COLOURS, DASHES, MARKERS, new_figure, tidy
-from minigan.studies.report import Budget, Result, Study, Table, interval
+from minigan.studies.report import Budget, Result, Study, Table, brief, interval
 
 LOGITS = (4, 0, -3, -5, -10)
 STEPS = 150  # of D alone: G stays as it was made
@@ -121,7 +121,7 @@ def run(budget: Budget) -> Result:
         f"as it is initialised, D trained alone for {steps} steps of Adam at 1e-3 with the non-saturating (= minimax) "
         f"loss and no penalty, batch 64; then ‖∇L_G‖ under every objective on one minibatch of 64. {budget.seeds} "
         "seeds, means with 95% intervals.",
-        f"After {marks[-1]} steps of D the non-saturating loss leaves G {strong / max(weak, 1e-30):.3g} times the "
+        f"After {marks[-1]} steps of D the non-saturating loss leaves G {brief(strong / max(weak, 1e-30))} times the "
         "gradient of the saturating one. The two agree at s = 0, and where G wins (s > 0) the saturating one is the "
         "larger. Objectives that are linear in the logit never fade.",
         "A larger gradient is not a better one: direction and noise count too. D was trained by one loss, not by "

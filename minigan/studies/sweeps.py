@@ -15,7 +15,7 @@ from minigan.gan.config import Config
 from minigan.gan.game import Diverged
 from minigan.gan.metrics import frechet_distance, mode_coverage, real_floor
 from minigan.gan.trainer import Trainer
-from minigan.studies.figures import COLOURS, DASHES, columns, line, new_figure, smooth, tidy
+from minigan.studies.figures import COLOURS, DASHES, columns, line, new_figure, plain_ticks, smooth, tidy
 from minigan.studies.report import Budget, Interval, Result, Study, Table, interval
 
 SAMPLES = 2000
@@ -23,11 +23,12 @@ SAMPLES = 2000
 
 @dataclass
 class Outcome:
-    """What one run came to: its figures by name, its rows of metrics, and its training time in seconds."""
+    """What one run came to: its figures by name, its rows of metrics, and its training in seconds and steps."""
 
     figures: dict[str, float]
     rows: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
+    steps: int = 0
 
 
 def judge(data: Dataset, samples: np.ndarray | None) -> dict[str, float]:
@@ -56,7 +57,7 @@ def train(config: Config) -> Outcome:
         samples = trainer.sample(SAMPLES)
     except Diverged:
         seconds = time.perf_counter() - began
-    return Outcome(judge(trainer.dataset, samples), rows, seconds)
+    return Outcome(judge(trainer.dataset, samples), rows, seconds, int(config.steps))
 
 
 def sweep(base: Config, settings: dict[str, dict[str, Any]], budget: Budget, steps: int) -> dict[str, list[Outcome]]:
@@ -111,7 +112,7 @@ class Sweep:
         outcomes = sweep(self.base, self.settings, budget, self.steps)
 
         def draw(path: Path) -> None:
-            figure = new_figure(10.5, 4.4)
+            figure = new_figure(11.5, 4.4)
             left, right = figure.subplots(1, 2)
             self._draw_figures(left, outcomes)
             self._draw_accuracy(right, outcomes)
@@ -143,25 +144,29 @@ class Sweep:
         if data.centres is None:
             floor = real_floor(data.samples)
             axes.axhline(floor, color="#555555", linestyle=":", label=f"real half against half: {floor:.2f}")
-            axes.set_yscale("log")
+            if self.positions:
+                axes.set_yscale("log")
+                plain_ticks(axes.yaxis)
             axes.legend(frameon=False, fontsize=8)
         unit = "share within 3σ of a mode" if most else "Fréchet distance over pixels, less is better"
         tidy(axes, xlabel=self.axis, ylabel=unit)
 
     def _draw_accuracy(self, axes: Any, outcomes: dict[str, list[Outcome]]) -> None:
-        """Draw the accuracy of D along the runs, the mean over seeds."""
+        """Draw the accuracy of D along the runs, the mean over seeds; over shares of them where lengths differ."""
+        shares = any("share" in changes for changes in self.settings.values())
         for number, (setting, runs) in enumerate(outcomes.items()):
             both = [[(row["accuracy_real"] + row["accuracy_fake"]) / 2 for row in run.rows] for run in runs]
             length = min(map(len, both))  # a run that diverged is shorter
             if length:
-                steps = [row["step"] for row in runs[0].rows[:length]]
+                steps = np.array([row["step"] for row in runs[0].rows[:length]])
                 mean = np.mean([one[:length] for one in both], axis=0)
                 style = dict(color=COLOURS[number % len(COLOURS)], linestyle=DASHES[number % len(DASHES)])
-                axes.plot(steps, smooth(mean, 10), label=setting, **style)
+                axes.plot(steps / max(runs[0].steps, 1) if shares else steps, smooth(mean, 10), label=setting, **style)
         axes.axhline(0.5, color="#9a9a9a", linewidth=1)
-        tidy(axes, xlabel="training step", ylabel="accuracy of D, both kinds", ylim=(0.4, 1.03))
+        unit = "share of the run" if shares else "training step"
+        tidy(axes, xlabel=unit, ylabel="accuracy of D, both kinds", ylim=(0.4, 1.03))
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(title=self.axis, fontsize=8, frameon=False)
+            axes.legend(title=self.axis, fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1))
 
     def study(self, seeds: int = 3) -> Study:
         """Return the study."""
@@ -187,7 +192,7 @@ def best(figure: str, least: bool = True) -> Callable[[dict[str, list[Outcome]]]
         told = f"Best by {figure}: {first} ({top})"
         lost = [name for name, value in values.items() if not np.isfinite(value.mean)]
         if lost:
-            told = f"{', '.join(lost)} diverged in some run. {told}"
+            told = f"{', '.join(lost)} had no finite {figure} in some run. {told}"
         if near:
             return f"{told}; {', '.join(near)} cannot be told from it with these seeds."
         return f"{told}, apart from all others by more than the intervals."
@@ -196,7 +201,7 @@ def best(figure: str, least: bool = True) -> Callable[[dict[str, list[Outcome]]]
 
 
 DIGITS = Config(device="cpu", width=32, ema=0.99)  # .99: short runs must not sample their start
-SMALL = "Small images, one architecture, few seeds and steps: an order of settings may turn with any of these."
+SMALL = "One small data set, one architecture, few seeds and steps: an order of settings may turn with any of these."
 
 SWEEPS = [
     Sweep(
@@ -214,9 +219,9 @@ SWEEPS = [
     Sweep(
         "depth", "How deep should the networks of a small GAN be?", "hidden layers", replace(
             Config.preset("ring"), device="cpu", width=32),
-        {str(d): {"depth": d} for d in (1, 2, 3, 4)}, 1200,
+        {str(d): {"depth": d} for d in (1, 2, 3, 4, 5)}, 1200,
         best("high quality", least=False), SMALL + " Points in the plane, not images; width stays the same.",
-        (1, 2, 3, 4),
+        (1, 2, 3, 4, 5),
     ),
     Sweep(
         "activation", "Which activation suits G?", "activation of G", DIGITS,
