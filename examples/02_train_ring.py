@@ -1,6 +1,6 @@
 """The two-player game from its parts: eight Gaussians on a circle, and a generator that must find them all.
 
-python examples/02_train_ring.py            # 4,000 steps, writes ring.png
+python examples/02_train_ring.py            # 3,000 steps, writes ring.png
 python examples/02_train_ring.py --steps 400
 """
 
@@ -14,10 +14,10 @@ from minigan.random import Generator
 LATENT, BATCH = 2, 256
 
 
-def main(steps: int = 4000, out: str = "ring.png") -> gan.metrics.Modes:
+def main(steps: int = 3000, out: str = "ring.png") -> gan.metrics.Modes:
     """Train, print the modes found as training goes on, draw the points, and return the last count."""
     ring = data.ring()
-    generator, discriminator = gan.mlp(ring.shape, latent=LATENT, width=64, batch_norm=False)
+    generator, discriminator = gan.mlp(ring.shape, latent=LATENT, width=64, batch_norm=False, depth=3)
     print(generator.summary((LATENT,)), end="\n\n")
 
     game = gan.Game(generator, discriminator, gan.objectives.NON_SATURATING, penalties=((PENALTIES["r1"], 0.01),))
@@ -51,7 +51,7 @@ def main(steps: int = 4000, out: str = "ring.png") -> gan.metrics.Modes:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--out", default="ring.png")
     arguments = parser.parse_args()
     main(arguments.steps, arguments.out)

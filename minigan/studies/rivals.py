@@ -124,7 +124,7 @@ def run(budget: Budget) -> Result:
     return Result(
         [table],
         draw,
-        "The ring of 8 with its preset, 64 hidden units a constant learning rate and averages over some 50 steps. "
+        "The ring of 8 with its preset, but 64 hidden units, a constant learning rate and averages over some 50 steps. "
         f"Gradient descent: {steps:,} steps of D and G. Evolution (E-GAN): one parent, mutations minimax, "
         "non-saturating and least squares, fitness E σ(D(G(z))) + .05 · (−log ‖∇L_D‖); a gradient of fitness counts "
         "as one. Chains: a pair trained for 70% of the price; D calibrated by Platt's scaling on the last "

@@ -105,7 +105,7 @@ class Sweep:
     steps: int
     read: Callable[[dict[str, list[Outcome]]], str]
     limits: str
-    positions: Sequence[float] = ()  # of the settings on a logarithmic axis, where they are numbers
+    positions: Sequence[float] = ()  # of the settings on the axis, rising, where they are numbers
 
     def run(self, budget: Budget) -> Result:
         """Train everything; draw figures over the setting, and D's accuracy along the runs."""
@@ -136,7 +136,7 @@ class Sweep:
         if self.positions:
             kept = [(x, v) for x, v in zip(self.positions, values.values(), strict=True) if np.isfinite(v.mean)]
             line(axes, [x for x, _ in kept], [v for _, v in kept], 0, shown, most)
-            axes.set_xscale("log")
+            axes.set_xscale("log" if self.positions[-1] > 8 * self.positions[0] else "linear")
             axes.set_xticks(list(self.positions), list(values))
             axes.minorticks_off()
         else:
