@@ -164,6 +164,37 @@ def test_one_power_iteration_a_call_and_no_gradient_through_it(backend):
         nn.SpectralNorm(nn.ReLU())
 
 
+def test_an_exact_singular_value_has_three_derivatives():
+    layer, x = nn.Dense(5, 4).astype(np.float64), mg.tensor(normal(3, 5))
+    normed, w, direction = nn.SpectralNorm(layer, exact=True), layer.w.numpy().copy(), normal(5, 4)
+
+    def value(t):
+        moved = mg.tensor(w) + t * direction
+        return ops.sum(ops.square(normed.with_parameters([moved, layer.b])(x)))
+
+    def by_hand(t):
+        moved = w + t * direction
+        sigma = np.linalg.svd(moved, compute_uv=False)[0]
+        return ((x.numpy() @ (moved / sigma) + layer.b.numpy()) ** 2).sum()
+
+    t = mg.tensor(0.0, requires_grad=True, dtype=np.float64)
+    found = [value(t)]
+    for _ in range(3):
+        found.append(mg.grad(found[-1], t, create_graph=True))
+    h = 2e-3
+    at = {k: by_hand(k * h) for k in range(-4, 5)}  # central differences of the sixth order
+    first = (45 * (at[1] - at[-1]) - 9 * (at[2] - at[-2]) + (at[3] - at[-3])) / (60 * h)
+    second = (-490 * at[0] + 270 * (at[1] + at[-1]) - 27 * (at[2] + at[-2]) + 2 * (at[3] + at[-3])) / (180 * h**2)
+    third = (
+        -488 * (at[1] - at[-1]) + 338 * (at[2] - at[-2]) - 72 * (at[3] - at[-3]) + 7 * (at[4] - at[-4])
+    ) / (240 * h**3)  # fmt: skip
+    assert [y.item() for y in found] == pytest.approx([at[0], first, second, third], rel=1e-6)
+    estimated = nn.SpectralNorm(layer)
+    for _ in range(500):
+        estimated(x)
+    np.testing.assert_allclose(estimated(x).numpy(), normed(x).numpy(), rtol=1e-9)
+
+
 def test_a_network_of_normed_layers_is_lipschitz():
     network = nn.Sequential(
         nn.SpectralNorm(nn.Dense(5, 16)), nn.LeakyReLU(), nn.SpectralNorm(nn.Dense(16, 16)), nn.LeakyReLU(),

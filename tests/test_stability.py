@@ -120,6 +120,17 @@ def test_the_jacobian_is_that_of_finite_differences(objective, kind, settings, t
     np.testing.assert_allclose(found, differences(game), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("kind", [Game, NagarajanKolter])
+def test_the_jacobian_follows_singular_vectors(kind):
+    game = pair(MINIMAX, kind)
+    layers = game.discriminator.layers
+    normed = [nn.SpectralNorm(layer) if isinstance(layer, nn.Dense) else layer for layer in layers]
+    exact = [nn.SpectralNorm(layer, exact=True) if isinstance(layer, nn.Dense) else layer for layer in layers]
+    found = Linearised(kind(game.generator, nn.Sequential(*normed), MINIMAX), REAL, Z).dense()
+    wanted = differences(kind(game.generator, nn.Sequential(*exact), MINIMAX))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
+
+
 def test_looking_changes_nothing():
     game = pair(MINIMAX, terms=((penalties.PENALTIES["wgan-gp"], 1.0),))
     game.noise = Generator(3, stream="penalty")

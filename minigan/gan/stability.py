@@ -22,7 +22,7 @@ import numpy as np
 from minigan.autodiff import backward
 from minigan.device import to_numpy
 from minigan.gan.game import Game
-from minigan.nn import Module
+from minigan.nn import Module, SpectralNorm
 from minigan.ops.elementwise import raw
 from minigan.optim import Adam, Optimizer, RMSProp
 from minigan.random import Generator
@@ -102,8 +102,8 @@ def _write(value: complex) -> str:
 class Linearised:
     """The gradient field of a game near a point: ``transposed(u)`` is Jᵀu. w = (θ_G, θ_D), flat, in float64.
 
-    The point is where the networks are; they are not changed, and their later moves are not seen. What a network
-    computes outside of its graph is held still: the singular vectors of a SpectralNorm do not follow its weights here.
+    The point is where the networks are; they are not changed, and their later moves are not seen. Here the singular
+    vectors of a SpectralNorm are exact and follow its weight, as they nearly do in training.
     ``real`` (N, ...) and ``z`` (N, latent) are the minibatch. A product costs about two gradients and no forward pass;
     the graph it walks is held as long as this object.
     """
@@ -208,6 +208,9 @@ def _double(player: Module) -> Module:
     parameters = [Tensor(p.numpy().astype(np.float64), requires_grad=True) for p in player.parameters()]
     twin = player.with_parameters(parameters)
     twin.load_buffers({name: to_numpy(buffer) for name, buffer in twin.named_buffers().items()})
+    for _, module in twin.modules():
+        if isinstance(module, SpectralNorm):
+            module.exact = True
     return twin
 
 
