@@ -31,6 +31,7 @@ CHANGES = {
     "pack": {"pack": 3},
     "instance noise": {"instance_noise": 0.3},
     "spectral norm": {"spectral_norm": True, "penalty": "none"},
+    "spectral norm, unrolled": {"spectral_norm": True, "rule": "unrolled", "unroll": 2},
     "stddev": {"stddev": True},
     "discrimination": {"discrimination": 3},
     "dropout": {"dropout": 0.3},
@@ -121,11 +122,19 @@ def test_schedules_end_at_nothing():
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), not 1.0"),
         ({"pack": 0}, "pack must be at least 1, not 0"),
         ({"clip": -1.0}, "clip must be a number >= 0, not -1.0"),
+        ({"spectral_norm": True, "rule": "unrolled", "device": "cuda-emulated"}, "rule unrolled with spectral_norm"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(change, words):
     with pytest.raises(ValueError, match=words):
         replace(RING, **change)
+
+
+def test_rules_that_differentiate_twice_have_exact_singular_values():
+    for rule, exact in (("consensus", True), ("unrolled", True), ("feature-matching", False), ("none", False)):
+        discriminator = Trainer(replace(RING, rule=rule, spectral_norm=True)).discriminator
+        layers = [layer for layer in discriminator.layers if isinstance(layer, nn.SpectralNorm)]
+        assert [layer.exact for layer in layers] == [exact] * (RING.depth + 1)
 
 
 def test_a_dressed_discriminator():

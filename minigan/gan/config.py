@@ -14,7 +14,7 @@ from minigan.device import resolve, why_no_tf32
 from minigan.gan.models import ACTIVATIONS, MODELS
 from minigan.gan.objectives import OBJECTIVES
 from minigan.gan.penalties import PENALTIES
-from minigan.gan.rules import RULES
+from minigan.gan.rules import RULES, TWICE
 from minigan.nn import INITIALISERS
 
 POINTS: dict[str, Any] = {
@@ -151,6 +151,10 @@ class Config:
                 raise ValueError(f"unknown penalty {penalty!r}: choose from {', '.join([*PENALTIES, 'none'])}")
         self._require_a_match()
         device = resolve(self.device)
+        if self.spectral_norm and self.rule in TWICE and device != "cpu":
+            raise ValueError(
+                f"rule {self.rule} with spectral_norm needs second derivatives of singular values: device must be cpu"
+            )
         if self.tf32 and (reason := why_no_tf32(device)):
             raise ValueError(f"tf32: {reason}")
         for name in AT_LEAST_ONE:

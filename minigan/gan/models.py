@@ -99,6 +99,7 @@ def dress(
     pack: int = 1,
     noise: Schedule | None = None,
     spectral_norm: bool = False,
+    exact: bool = False,
     stddev: bool = False,
     discrimination: int = 0,
     dropout: float = 0.0,
@@ -107,7 +108,8 @@ def dress(
 
     ``pack`` joins samples and ``noise`` blurs them on the way in (the discriminator must be made for packed samples);
     ``dropout`` follows every activation; statistics of the batch (``stddev``, or ``discrimination`` kernels) join what
-    the last layer reads; ``spectral_norm`` is put around every layer with weights. ``seed`` starts what is random.
+    the last layer reads; ``spectral_norm`` (and whether ``exact``) is put around every layer with weights. ``seed``
+    starts what is random.
     """
     *layers, last = discriminator.layers
     if not isinstance(last, Dense):
@@ -126,7 +128,7 @@ def dress(
         size += discrimination
     made.append(Dense(size, last.w.shape[1], last.b is not None))
     if spectral_norm:
-        made = [SpectralNorm(layer) if isinstance(layer, Weighted) else layer for layer in made]
+        made = [SpectralNorm(layer, exact) if isinstance(layer, Weighted) else layer for layer in made]
     return Sequential(*made)
 
 

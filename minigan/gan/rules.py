@@ -130,3 +130,4 @@ RULES: dict[str, type[Game]] = {
     "unrolled": Unrolled,
     "feature-matching": FeatureMatching,
 }
+TWICE = ("consensus", "nagarajan-kolter", "unrolled")  # the rules that differentiate D's gradient again

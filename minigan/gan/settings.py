@@ -11,7 +11,7 @@ from minigan.gan.game import Game
 from minigan.gan.models import MODELS, dress
 from minigan.gan.objectives import OBJECTIVES, Objective, smoothed
 from minigan.gan.penalties import PENALTIES
-from minigan.gan.rules import RULES
+from minigan.gan.rules import RULES, TWICE
 from minigan.gan.traced import TracedGame
 from minigan.nn import Module, Schedule
 from minigan.optim import SGD, Adam, OptimisticAdam, OptimisticSGD, Optimizer, RMSProp
@@ -32,6 +32,7 @@ def make_networks(config: Config, shape: tuple[int, ...]) -> tuple[Module, Modul
         pack=config.pack,
         noise=fading,
         spectral_norm=config.spectral_norm,
+        exact=config.rule in TWICE,
         stddev=config.stddev,
         discrimination=config.discrimination,
         dropout=config.dropout,

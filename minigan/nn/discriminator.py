@@ -184,12 +184,13 @@ class SpectralNorm(Fusing):
         u moves by (λ₁ − WᵀW)⁺ d(WᵀW) u, to first order. σ is stationary in u: what is missing, of second order, changes
         it in the fourth.
         """
-        values, vectors = np.linalg.eigh(matrix.data.T @ matrix.data)
+        weight = matrix.data.astype(np.float64)  # gaps are differences: float32 would lose them
+        values, vectors = np.linalg.eigh(weight.T @ weight)
         gaps = values[-1] - values[:-1]
         apart = gaps > 1e-12 * values[-1]
         others = vectors[:, :-1][:, apart]
-        resolvent = (others / gaps[apart]) @ others.T
-        first = vectors[:, -1:]
+        resolvent = ((others / gaps[apart]) @ others.T).astype(matrix.dtype)
+        first = vectors[:, -1:].astype(matrix.dtype)
         pushed = ops.matmul(ops.transpose(matrix), ops.matmul(matrix, first))
         u = first + ops.matmul(resolvent, pushed)
         return ops.sqrt(ops.sum(ops.square(ops.matmul(matrix, u))) / ops.sum(ops.square(u)))
