@@ -80,7 +80,11 @@ def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
     axes.scatter(*points.T, s=5, color=RED, alpha=0.6, linewidths=0, label="generated")
     reach = 1.3 * np.abs(real).max()
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title, xlabel="x₁", ylabel="x₂")
-    axes.legend(loc="upper right", frameon=False)
+    legend = axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=2, fontsize=9, frameon=False, markerscale=2.5
+    )
+    for handle in legend.legend_handles:
+        handle.set_alpha(1)
     figure.canvas.draw()
     return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
 
