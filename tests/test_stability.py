@@ -251,6 +251,11 @@ def test_directions_in_which_nothing_changes_do_not_count_in_the_radius():
     field = linearised(small, NagarajanKolter, WASSERSTEIN, eta=0.5)
     assert "stable" in field.spectrum().verdict()
     assert field.radius("simultaneous", 0.1, 0.1) < 0.999
+    slow = linearised(games.dirac(0.0, 0.0), Game, MINIMAX, (R1, 0.3))
+    for rate in (1e-3, 1e-9):  # 1 + h λ with λ = −.15 ± .477i
+        assert (1 - slow.radius("simultaneous", rate, rate)) / rate == pytest.approx(
+            0.15, rel=1e-2 if rate > 1e-5 else 0.1
+        )
     defective = np.array([0.0, 0.0, -1.0]) + 1e-9 * np.array([1, -1, 0])
     assert Spectrum(np.sort(defective.astype(complex))[::-1], np.zeros(3), 3, True).verdict().startswith("stable")
 
@@ -296,9 +301,11 @@ def test_the_verdict_is_in_words(values, words, step):
 
 def test_a_rightmost_eigenvalue_that_is_not_settled_is_not_judged():
     found = Spectrum(np.array([-0.1 + 0j, -5]), np.array([0.3, 0.0]), 3000, False)
-    assert found.verdict().startswith(
-        "unclear: the rightmost eigenvalue is -0.1, known to ± 0.3 (2 at the edges of 3,000"
-    )
+    told = "unclear: the rightmost eigenvalue found is -0.1, with a residual of 0.3 (2 at the edges of 3,000"
+    assert found.verdict().startswith(told)
+    far = Spectrum(np.array([1.6 + 0j, -5]), np.array([1.5, 0.0]), 3000, False)  # as of a map far from normal
+    assert far.verdict().startswith("unclear")
+    assert Spectrum(far.eigenvalues, np.array([1e-3, 0.0]), 3000, False).verdict().startswith("unstable")
 
 
 def test_effective_rates_are_how_far_a_unit_of_gradient_moves():

@@ -12,7 +12,7 @@ from typing import Any, Self
 from minigan.data import DATASETS
 from minigan.device import resolve, why_no_tf32
 from minigan.gan.models import ACTIVATIONS, MODELS
-from minigan.gan.objectives import OBJECTIVES
+from minigan.gan.objectives import OBJECTIVES, smoothed
 from minigan.gan.penalties import PENALTIES
 from minigan.gan.rules import RULES, TWICE
 from minigan.nn import INITIALISERS
@@ -177,10 +177,11 @@ class Config:
             raise ValueError("optimistic dynamics need optimizer adam or sgd, not rmsprop")
         if self.dynamics != "alternating" and (self.d_steps, self.g_steps) != (1, 1):
             raise ValueError(f"{self.dynamics} dynamics move both players once: d_steps and g_steps must be 1")
-        if not 0.5 < self.label <= 1:
-            raise ValueError(f"label must be in (0.5, 1], not {self.label}")
-        if self.label < 1 and OBJECTIVES[self.objective].paired:
-            raise ValueError(f"objective {self.objective} has no labels to smooth: label must be 1")
+        if self.label != 1:
+            try:
+                smoothed(OBJECTIVES[self.objective], self.label)
+            except ValueError as error:
+                raise ValueError(f"label: {error}") from None
 
     @classmethod
     def preset(cls, data: str) -> Self:

@@ -38,24 +38,31 @@ class Calibration:
 def calibrate(real_logits: Any, fake_logits: Any, steps: int = 50) -> Calibration:
     """Fit :class:`Calibration` by logistic regression (Newton's method) on held-out logits of both kinds.
 
-    Equal weight for both kinds, whatever their numbers. A thousandth of ridge keeps the slope finite where D tells them
-    all; the slope is not let below 0.
+    Equal weight for both kinds, whatever their numbers; logits of any scale and offset, which are taken out first. A
+    thousandth of ridge keeps the slope finite where D tells them all. Where D is worse than nothing, its logits count
+    for nothing: slope and shift are 0.
     """
-    s = np.concatenate([np.ravel(to_numpy(real_logits)), np.ravel(to_numpy(fake_logits))]).astype(np.float64)
-    count = np.size(to_numpy(real_logits)), np.size(to_numpy(fake_logits))
-    real = np.repeat([1.0, 0.0], count)
-    weight = np.repeat([0.5 / count[0], 0.5 / count[1]], count)
-    features = np.stack([s, np.ones_like(s)], axis=1)
-    found, ridge = np.array([1.0, 0.0]), 1e-3 / max(1.0, float((s**2).mean()))
+    kinds = [np.ravel(to_numpy(logits)).astype(np.float64) for logits in (real_logits, fake_logits)]
+    s = np.concatenate(kinds)
+    weight = np.concatenate([np.full(len(kind), 0.5 / len(kind)) for kind in kinds])
+    real = np.repeat([1.0, 0.0], [len(kind) for kind in kinds])
+    middle = weight @ s
+    spread = np.sqrt(weight @ (s - middle) ** 2)
+    if spread <= 1e-12 * abs(middle):
+        return Calibration(0.0, 0.0)
+    features = np.stack([(s - middle) / spread, np.ones_like(s)], axis=1)
+    found, ridge = np.zeros(2), np.diag([1e-3, 0.0])
     for _ in range(steps):
         p = 1 / (1 + np.exp(-np.clip(features @ found, -500, 500)))
-        slope = features.T @ (weight * (p - real)) + ridge * found
-        bend = (features.T * (weight * p * (1 - p))) @ features + ridge * np.eye(2)
+        slope = features.T @ (weight * (p - real)) + ridge @ found
+        bend = (features.T * (weight * p * (1 - p))) @ features + ridge
         move = np.linalg.solve(bend, slope)
         found = found - move / max(1.0, float(np.abs(move).max()))  # at most 1: Newton can overshoot far out
         if np.abs(move).max() < 1e-10:
             break
-    return Calibration(max(0.0, float(found[0])), float(found[1]))
+    if found[0] <= 0:
+        return Calibration(0.0, 0.0)
+    return Calibration(float(found[0] / spread), float(found[1] - found[0] * middle / spread))
 
 
 def logits_of(discriminator: Module, samples: Any) -> np.ndarray:

@@ -113,9 +113,13 @@ class Smoothed(Objective):
 
 
 def smoothed(objective: Objective, label: float = 0.9) -> Smoothed:
-    """Return the objective with one-sided label smoothing; ValueError where it has no labels, or for a bad label."""
-    if not isinstance(objective, Separable):
-        raise ValueError(f"{objective.name}: pairs have no labels to smooth")
+    """Return the objective with one-sided label smoothing.
+
+    ValueError for a bad label, and where there are none: of pairs, or of a loss that is linear in the logits, which
+    would have no least value (D gains by sending all logits to −∞).
+    """
+    if not isinstance(objective, Separable) or objective.real == "linear":
+        raise ValueError(f"{objective.name} has no labels to smooth")
     if not 0.5 < label <= 1:
         raise ValueError(f"a smoothed label must be in (0.5, 1], not {label}")
     formula = f"{objective.formula}, a real sample counted as real by {label:g}"

@@ -39,7 +39,8 @@ NEUTRAL = 1e-7  # of the largest |λ|: what is nearer to 0 is taken as 0
 class Spectrum:
     """Eigenvalues of J, complex, by falling real part: all of them where ``whole``, else those at the edges.
 
-    ``residuals`` are ‖Jᵀx − λx‖ for their unit eigenvectors x: 0 where all are computed directly.
+    ``residuals`` are ‖Jᵀx − λx‖ for their unit eigenvectors x: 0 where all are computed directly. J is not symmetric:
+    an eigenvalue may be further off than its residual.
     """
 
     eigenvalues: np.ndarray
@@ -72,10 +73,12 @@ class Spectrum:
         found = self.moving
         if not found.size:
             return f"nothing moves here: {about} are 0"
-        worst, doubt = found[0], self.residuals[np.abs(self.eigenvalues) > NEUTRAL * np.abs(found).max()][0]
         scale = np.abs(found).max()
-        if doubt > abs(worst.real):
-            return f"unclear: the rightmost eigenvalue is {_write(worst)}, known to ± {doubt:.1g} ({about})"
+        worst, doubt = found[0], self.residuals[np.abs(self.eigenvalues) > NEUTRAL * scale][0]
+        if doubt > CONVERGED * scale or doubt > max(abs(worst.real), NEUTRAL * scale):
+            return (
+                f"unclear: the rightmost eigenvalue found is {_write(worst)}, with a residual of {doubt:.1g} ({about})"
+            )
         if worst.real > NEUTRAL * scale:
             turning = " and turns" if abs(worst.imag) > NEUTRAL * scale else ""
             return f"unstable: the flow leaves{turning}, an eigenvalue is {_write(worst)} ({about})"
@@ -199,7 +202,8 @@ class Linearised:
         product, size = maps[dynamics], n * (1 + (dynamics == "optimistic"))
         if size <= DENSE:
             found = np.linalg.eigvals(_matrix(product, size))
-            return float(np.abs(found[np.abs(found - 1) > NEUTRAL]).max(initial=0.0))
+            change = np.abs(found - 1)
+            return float(np.abs(found[change > NEUTRAL * change.max()]).max(initial=0.0))
         return float(np.abs(arnoldi(product, size, PRODUCTS)[0]).max())
 
 
