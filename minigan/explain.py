@@ -12,10 +12,11 @@ import numpy as np
 from minigan import plot
 from minigan.gan.config import Config
 from minigan.gan.diagnosis import Spell, Variety, silent, spells
+from minigan.gan.objectives import OBJECTIVES
 from minigan.gan.settings import make_objective
 from minigan.run import RunError
 
-BRIEF = 3  # rows of metrics: what held for fewer is not told
+BRIEF = 3  # rows of metrics: what held for fewer, and was over before the run was, is not told
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Explanation:
     metrics: dict[str, np.ndarray]
     varieties: list[tuple[int, Variety]]
     spells: list[Spell]
+    passing: int = 0  # spells that are not told
 
     def text(self, width: int = 100) -> str:
         """Return the paragraph, and a line for every finding."""
@@ -37,7 +39,9 @@ class Explanation:
                 f"At step {step} the samples are {found.spread:.0%} as far apart as the data, and their classes or "
                 f"modes have {found.entropy:.0%} of the entropy of even ones."
             )
-        if not self.spells:
+        if self.passing:
+            parts.append(f"Left out: spells of trouble that were over within {BRIEF} rows of metrics ({self.passing}).")
+        elif not self.spells:
             parts.append("None of the rules for trouble spoke.")
         told = [
             textwrap.fill(
@@ -62,21 +66,31 @@ class Explanation:
         return f"{words} {'; '.join(found)}."
 
     def _balance(self, last: dict[str, np.ndarray]) -> str:
-        real, fake = last["accuracy_real"].mean(), last["accuracy_fake"].mean()
-        if min(real, fake) > 0.9:
-            who = "D tells nearly all of them apart: it is far ahead of G"
-        elif max(real, fake) < 0.6:
-            who = "D can hardly tell them: G has caught up"
-        else:
-            who = "neither player has won"
-        right = f"D is right on {real:.0%} of real and {fake:.0%} of generated samples, so {who}."
-        if self.config.objective == "wasserstein":
-            right = "D's accuracy says nothing under this objective: a constant may be added to all logits."
-        return (
-            f"{right} The mean |dL_G/ds| of "
-            f"generated samples is {last['slope_g'].mean():.2g}; the last moves go on in the direction of the ones "
-            f"before with a cosine of {last['turn'].mean():.2f}."
+        parts = [self._judgement(last["accuracy_real"].mean(), last["accuracy_fake"].mean())]
+        if self.config.rule != "feature-matching":  # G descends no function of the logits there
+            parts.append(f"The mean |dL_G/ds| of generated samples is {last['slope_g'].mean():.2g}.")
+        parts.append(
+            f"The last moves go on in the direction of the ones before with a cosine of {last['turn'].mean():.2f}."
         )
+        return " ".join(parts)
+
+    def _judgement(self, real: float, fake: float) -> str:
+        """Return what D's accuracy on both kinds says."""
+        if self.config.objective == "wasserstein":
+            return "D's accuracy says nothing under this objective: a constant may be added to all logits."
+        if OBJECTIVES[self.config.objective].paired:
+            return f"D finds the real one of {real:.0%} of pairs."
+        if min(real, fake) > 0.9:
+            who = "it tells nearly all of them apart, far ahead of G"
+        elif real > 0.9 and fake < 0.1:
+            who = "it takes nearly everything for real"
+        elif fake > 0.9 and real < 0.1:
+            who = "it takes nearly everything for generated"
+        elif real + fake < 1.2:
+            who = "it can hardly tell them apart: G has caught up, or D is weak, which the variety and the samples show"
+        else:
+            who = "neither player is far ahead"
+        return f"D is right on {real:.0%} of real and {fake:.0%} of generated samples: {who}."
 
     def draw(self, path: Path) -> None:
         """Draw what the rules look at, with the spells in which they spoke, into a PNG file."""
@@ -91,13 +105,16 @@ def explain(folder: Path) -> Explanation:
     if not (folder / "metrics.csv").is_file():
         raise RunError(f"{folder} has no metrics yet: train first")
     metrics = plot.read_metrics(folder / "metrics.csv")
+    if not metrics.get("step", np.empty(0)).size:
+        raise RunError(f"{folder} has no metrics yet: train first")
     if "slope_g" not in metrics:
         raise RunError(f"{folder / 'metrics.csv'} was written before diagnosis existed: train anew")
     varieties = _read_varieties(folder / "variety.csv")
     found = spells(metrics, varieties, int(config.steps), silent(config.objective, config.rule))
-    every = int(config.log_every)
-    kept = [s for s in found if s.last - s.first >= BRIEF * every or s.kind in ("mode collapse", "exploding gradient")]
-    return Explanation(config, metrics, varieties, kept)
+    least, end = (BRIEF - 1) * int(config.log_every), metrics["step"][-1]
+    always = ("mode collapse", "exploding gradient")
+    kept = [s for s in found if s.last - s.first >= least or s.last == end or s.kind in always]
+    return Explanation(config, metrics, varieties, kept, len(found) - len(kept))
 
 
 def _read_varieties(path: Path) -> list[tuple[int, Variety]]:

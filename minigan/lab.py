@@ -73,8 +73,11 @@ def study(arguments: Sequence[str]) -> int:
         raise Refusal(f"--seeds must be from 1 to 16, not {options.seeds}")
     chosen = STUDIES[options.name]
     folder = options.out or Path("studies") / options.name
+    if folder.exists() and not folder.is_dir():
+        raise Refusal(f"{folder} is a file: choose another --out")
     if folder.exists() and any(folder.iterdir()) and not options.force:
         raise Refusal(f"{folder} exists already and is left as it is: choose another --out, or add --force")
+    folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is told before the work, not after
     seeds = options.seeds or (max(5, chosen.seeds) if options.full and chosen.seeds > 1 else chosen.seeds)
     live = sys.stdout.isatty()
 

@@ -90,9 +90,11 @@ def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
 
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
-    """Return the columns of a metrics.csv by name."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
+    """Return the columns of a metrics.csv by name, without a row that was cut short: none where there is no heading."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line's end was never finished
+    rows = [row for row in csv.reader(lines) if row and len(row) == len(lines[0].split(","))]
+    if not rows:
+        return {}
     columns = np.array(rows[1:], dtype=np.float64).reshape(len(rows) - 1, len(rows[0]))
     return dict(zip(rows[0], columns.T, strict=True))
 

@@ -15,7 +15,6 @@ from minigan.explain import explain
 from minigan.gan import Config, Game, Simultaneous, Trainer, games
 from minigan.gan.diagnosis import WINDOW, Movement, Variety, look_at, look_at_variety, silent, spells, variety
 from minigan.gan.objectives import WASSERSTEIN
-from minigan.random import Generator
 from minigan.run import RunError, create
 
 CALM = {
@@ -218,14 +217,90 @@ def test_what_cannot_be_explained(tmp_path):
     create(tmp_path / "run", RING)
     with pytest.raises(RunError, match="has no metrics yet"):
         explain(tmp_path / "run")
+    for nothing in ("", "step,loss_d\n", "step,loss_d\n1"):
+        (tmp_path / "run" / "metrics.csv").write_text(nothing, encoding="utf-8")
+        with pytest.raises(RunError, match="has no metrics yet"):
+            explain(tmp_path / "run")
     (tmp_path / "run" / "metrics.csv").write_text("step,loss_d\n1,2\n", encoding="utf-8")
     with pytest.raises(RunError, match="before diagnosis existed"):
         explain(tmp_path / "run")
 
 
+def test_a_row_cut_short_is_left_out(tmp_path):
+    run = create(tmp_path / "run", replace(RING, steps=20))
+    run.train(lambda row: None, lambda: False)
+    whole, path = explain(tmp_path / "run").metrics, tmp_path / "run" / "metrics.csv"
+    with path.open("a", encoding="utf-8") as file:
+        file.write("22,0.1,0.2")
+    cut = explain(tmp_path / "run").metrics
+    assert {name: list(column) for name, column in cut.items()} == {n: list(c) for n, c in whole.items()}
+
+
+def logged(**columns):
+    """Rows of metrics of a run in which nothing happens, but for some columns."""
+    calm = {
+        "loss_d": 1.386, "loss_g": 0.693, "penalty": 0.0, "accuracy_real": 0.5, "accuracy_fake": 0.5,
+        "grad_norm_d": 1.0, "grad_norm_g": 1.0, "slope_g": 0.5, "dead_g": 0.0, "turn": 0.0, "progress": 0.5,
+    }  # fmt: skip
+    count = len(next(iter(columns.values())))
+    return {"step": np.arange(1.0, count + 1), **{name: np.full(count, v) for name, v in calm.items()}} | {
+        name: np.asarray(values, float) for name, values in columns.items()
+    }
+
+
+def told(folder, config, **columns):
+    """What is explained of a run with such metrics."""
+    folder.mkdir()
+    (folder / "config.toml").write_text(config.to_toml(), encoding="utf-8")
+    metrics = logged(**columns)
+    lines = [",".join(metrics), *(",".join(map(str, row)) for row in zip(*metrics.values(), strict=True))]
+    (folder / "metrics.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return " ".join(explain(folder).text().split())
+
+
+def test_a_spell_is_told_that_lasted_or_holds_at_the_end(tmp_path):
+    config = replace(RING, log_every=1, steps=400)
+    ahead = [0.5] * 100 + [1.0] * 60 + [0.0] * 100
+    said = told(tmp_path / "past", config, accuracy_real=ahead, accuracy_fake=ahead)
+    assert "D too strong: D is right on" in said
+    late = np.array([0.5] * 100 + [1.0] * 60)
+    first = next(  # the row at which the rule begins to speak
+        end for end in range(101, 161) if any(f.kind == "D too strong" for f in look_at(
+            {name: column[:end] for name, column in logged(accuracy_real=late, accuracy_fake=late).items()}))
+    )  # fmt: skip
+    said = told(tmp_path / "end", config, accuracy_real=late[:first], accuracy_fake=late[:first])
+    assert f"- steps {first} to {first}, D too strong" in said
+    brief = np.concatenate([late[:first], np.zeros(100)])
+    said = told(tmp_path / "brief", config, accuracy_real=brief, accuracy_fake=brief)
+    assert "- steps" not in said
+    assert "Left out: spells of trouble that were over within 3 rows of metrics (1)." in said
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "words"),
+    [
+        (0.99, 0.95, "it tells nearly all of them apart"),
+        (1.0, 0.0, "it takes nearly everything for real"),
+        (0.0, 1.0, "it takes nearly everything for generated"),
+        (0.5, 0.55, "it can hardly tell them apart"),
+        (0.8, 0.7, "neither player is far ahead"),
+    ],
+)
+def test_what_accuracy_says(tmp_path, real, fake, words):
+    columns = {"accuracy_real": [real] * 8, "accuracy_fake": [fake] * 8}
+    said = told(tmp_path / "run", RING, **columns)
+    assert f"D is right on {real:.0%} of real and {fake:.0%} of generated samples: {words}" in said
+    assert "The mean |dL_G/ds| of generated samples is 0.5." in said
+    pairs = told(tmp_path / "pairs", replace(RING, objective="relativistic"), **columns)
+    assert f"D finds the real one of {real:.0%} of pairs." in pairs
+    assert "D's accuracy says nothing" in told(tmp_path / "w", replace(RING, objective="wasserstein"), **columns)
+    assert "The mean |dL_G/ds|" not in told(tmp_path / "f", replace(RING, rule="feature-matching"), **columns)
+
+
 def test_metrics_hold_the_strength_of_the_gradient():
     trainer = Trainer(replace(RING, objective="relativistic"))
-    row = trainer.metrics(trainer.step())
-    assert 0 < row["slope_g"] < 1
-    assert 0 <= row["dead_g"] <= 1
-    assert Generator(0).seed == 0
+    step = trainer.step()
+    row, found = trainer.metrics(step), step.generator
+    passed = 1 / (1 + np.exp(found.fake_logits.numpy() - found.real_logits.numpy()))  # of sp(s(x) − s(y))
+    assert row["slope_g"] == pytest.approx(passed.mean(), rel=1e-5)
+    assert row["dead_g"] == (passed < 0.01).mean()

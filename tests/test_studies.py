@@ -131,3 +131,9 @@ def test_studies_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert "made in d/ in" in said
     assert cli.main(["study", "dirac", "--out", "d"]) == 2
     assert "d exists already and is left as it is" in capsys.readouterr().err
+    (tmp_path / "file").write_text("kept", encoding="utf-8")
+    for where in ("file", "file/x"):
+        assert cli.main(["study", "dirac", "--out", where]) == 2
+        told = capsys.readouterr()
+        assert "minimax (1 of 9)" not in told.out  # nothing was computed
+        assert "file" in told.err
