@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from minigan import cli
-from minigan.studies import STUDIES, Budget, cell, dirac, stability, write
+from minigan.gan.stability import Spectrum
+from minigan.studies import STUDIES, Budget, cell, dirac, helvetica, stability, write
 from minigan.studies.report import Interval, Table, interval
-from minigan.studies.sweeps import SWEEPS, Outcome, best, figures_of
+from minigan.studies.sweeps import SWEEPS, Outcome, best, figures_of, how_right, in_what_time
 
 NAMES = {
     "gradient-strength", "dirac", "helvetica", "stability", "rivals", "learning-rate", "batch-size", "depth",
@@ -76,6 +77,7 @@ def test_intervals_are_students():
     assert (found.mean, found.half) == pytest.approx((2, 4.303 / math.sqrt(3)))
     assert str(found) == "2 ± 2.5"
     assert str(interval([0.5])) == "0.5"
+    assert str(interval([])) == "none"
     assert [str(Interval(*pair)) for pair in ((297.4, 131.0), (1e-7, 2e-8), (3441.0, math.nan))] == [
         "297 ± 130", "1e-07 ± 2e-08", "3440",
     ]  # fmt: skip
@@ -111,6 +113,81 @@ def test_the_best_setting_is_named_with_those_that_cannot_be_told_from_it():
     del outcomes["b"], outcomes["d"]
     assert "apart from all others" in best("Fréchet distance")(outcomes)
     assert len({sweep.name for sweep in SWEEPS}) == 6
+
+
+# --- what is said of the numbers --------------------------------------------------------------------------------------
+
+
+def test_the_best_of_few_that_can_be_judged():
+    def runs(*values):
+        return [Outcome({"Fréchet distance": v}) for v in values]
+
+    lost, one, alone = runs(math.inf, 1.0), runs(1.0, 1.1), runs(1.0)
+    read = best("Fréchet distance")
+    assert read({"a": lost, "b": lost}) == "a and b had no finite Fréchet distance in some run."
+    assert read({"a": lost, "b": one}).endswith(
+        "Best by Fréchet distance: b (1.05 ± 0.64), the only one that can be judged."
+    )
+    assert read({"a": alone, "b": runs(5.0)}).endswith("a (1); b cannot be told from it with these seeds.")
+    assert best("Fréchet distance", least=False)({"a": one, "b": runs(9.0, 9.1)}).startswith(
+        "Best by Fréchet distance: b"
+    )
+
+
+def outcome(accuracy, seconds, distance=1.0):
+    rows = [{"step": i, "accuracy_real": a, "accuracy_fake": a} for i, a in enumerate(accuracy)]
+    return Outcome({"Fréchet distance": distance}, rows, seconds, len(rows))
+
+
+def test_accuracy_and_time_are_read_from_the_runs():
+    fast, slow = outcome([1.0] * 6 + [0.5] * 2, 1.0), outcome([0.0] * 6 + [0.9] * 2, 3.0)
+    said = how_right({"1": [fast, fast], "5": [slow, slow]})
+    assert "right on a share of 0.667 ± 0 with k = 1 and 0.6 ± 0 with k = 5." in said
+    assert "took from 1 ± 0 s (1) to 3 ± 0 s (5)." in in_what_time({"1": [fast, fast], "5": [slow, slow]})
+
+
+def test_collapse_is_told_from_poverty():
+    def runs(modes, quality):
+        return [Outcome({"modes": modes, "high quality": quality, "reverse KL": 0.0})] * 2
+
+    said = helvetica.collapsed({"ring": {"plain": runs(8.0, 0.9), "k = 5": runs(3.0, 0.8), "R1": runs(2.0, 0.01)}})
+    assert "is the collapse: k = 5 on the ring (80%, 3 of 8 modes)." in said
+    assert "Below 10% of high quality, and so not to be told collapsed or not: R1 on the ring." in said
+    assert helvetica.collapsed({"grid": {"plain": runs(25.0, 0.9)}}).endswith("which is the collapse: none.")
+
+
+def test_a_spectrum_is_read_as_it_is():
+    head = "game", "objective", "term", "λ", "settles", "step", "optimiser", "radius", "after / before"
+    rows = [["Dirac", "minimax", "no term", 0.5j, "circling", 0.0, "SGD .1", 1.1, 2.0],
+            ["Dirac", "minimax", "R1 γ=1", -0.5, "stable", 4.0, "SGD .1", 0.9, 0.1],
+            ["Dirac", "hinge", "R1 γ=1", -0.5, "stable", 4.0, "SGD .1", 0.9, 1.5],
+            ["Dirac", "minimax", "R1 γ=1", -0.5, "stable", 4.0, "Adam .01", 6.0, 0.001]]  # fmt: skip
+    away = Spectrum(np.array([2.0 + 0j, -1.0]), np.zeros(2), 2, True)
+    unsure = Spectrum(np.array([2.0 + 0j, -1.0]), np.array([1.5, 0.0]), 5000, False)
+    home = Spectrum(np.array([-0.5 + 0j, -1.0]), np.zeros(2), 2, True)
+    looks = {
+        ("r1", 50): [stability.Look(home, 0.1), stability.Look(unsure, 0.2)],
+        ("none", 50): [stability.Look(away, 9)],
+    }
+    said = stability.reading(Table("small", head, rows), looks)
+    assert "SGD .1 ended nearer than it began where the radius at rest is below 1" in said
+    assert "in 2 of 3 settings" in said
+    assert "Adam .01 ended at no case of where it began with a radius below 1, at 0.001 to 0.001 above." in said
+    assert "The flow of Dirac settles with no term for none; with R1 γ=1 for minimax and hinge; with NK" in said
+    assert "with penalty r1: ‖v‖ from 0.1 to 0.2" in said
+    assert "part, in 0 of 2 spectra. The digits GAN with penalty none" in said
+    assert said.endswith("in 1 of 1 spectra.")
+    assert [row[-1] for row in stability.digits_table(looks).rows] == ["0 of 2", "1 of 1"]
+
+
+def test_the_dirac_rules_are_read_from_their_rows():
+    head = "rule", "λ", "step", "simultaneous", "alternating", "distance, simultaneous", "distance, alternating"
+    rows = [["turns", 0.5j, 0, 1, 1, 9.0, 1.4], ["settles", -0.5 + 0j, 4, 0.9, 0.9, 1e-9, 1e-12]]
+    said = dirac.reading(Table("t", head, rows))
+    assert "nothing damps the flow near rest, under turns." in said
+    assert "After simultaneous steps turns had gone outwards, and no rule had kept" in said
+    assert "After alternating steps no rule had gone outwards, and turns had kept" in said
+    assert said.endswith("is settles, at 1e-12.")
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

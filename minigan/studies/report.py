@@ -69,12 +69,14 @@ class Study:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95% interval by Student's t over seeds; the half-width is NaN for one seed."""
+    """A mean with its 95% interval by Student's t over seeds; the half-width is NaN for one seed, both for none."""
 
     mean: float
     half: float
 
     def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return "none"
         return brief(self.mean) if math.isnan(self.half) else f"{brief(self.mean)} ± {brief(self.half, 2)}"
 
 
@@ -87,7 +89,7 @@ def interval(values: Sequence[float]) -> Interval:
     """Return the mean of one number a seed, and how far off it may be."""
     array = np.asarray(values, np.float64)
     if len(array) < 2 or not np.isfinite(array).all():
-        return Interval(float(array.mean()), math.nan)
+        return Interval(float(array.mean()) if len(array) else math.nan, math.nan)
     quantile = T[min(len(array) - 2, len(T) - 1)]
     return Interval(float(array.mean()), float(quantile * array.std(ddof=1) / math.sqrt(len(array))))
 

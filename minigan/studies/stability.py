@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from minigan.gan.trainer import Trainer
 from minigan.optim import SGD, Adam, Optimizer, RMSProp
 from minigan.random import Generator
 from minigan.studies.figures import COLOURS, MARKERS, new_figure, tidy
-from minigan.studies.report import Budget, Result, Study, Table, interval, listed
+from minigan.studies.report import Budget, Result, Study, Table, brief, interval, listed
 from minigan.tensor import Tensor
 
 STEPS = 400
@@ -39,6 +41,19 @@ OBJECTIVES = (MINIMAX, NON_SATURATING, WASSERSTEIN)
 PRODUCTS = 100  # of Arnoldi's method
 WIDTH = 32  # of the digits GAN
 MARKS = (50, 600)  # steps of the digits GAN at which its spectrum is taken
+
+
+@dataclass(frozen=True)
+class Look:
+    """The spectrum at a point of training, and ‖v‖ there."""
+
+    spectrum: Spectrum
+    speed: float
+
+    @property
+    def leaves(self) -> bool:
+        """Whether an eigenvalue that is known well enough lies right of 0."""
+        return self.spectrum.verdict().startswith("unstable")
 
 
 def rest(name: str) -> SmallGame:
@@ -86,9 +101,9 @@ def small_games(budget: Budget) -> tuple[Table, dict[str, list[complex]]]:
     return table, dots
 
 
-def digits_gan(budget: Budget) -> dict[tuple[str, int], list[Spectrum]]:
-    """Return the spectra {(penalty, step): one a seed} of the digits GAN along its training."""
-    found: dict[tuple[str, int], list[Spectrum]] = {}
+def digits_gan(budget: Budget) -> dict[tuple[str, int], list[Look]]:
+    """Return what the digits GAN looks like along its training: {(penalty, step): one a seed}."""
+    found: dict[tuple[str, int], list[Look]] = {}
     for seed, penalty in product(range(budget.seeds), ("r1", "none")):
         trainer = Trainer(Config(device="cpu", penalty=penalty, width=WIDTH, seed=seed))
         z = Generator(seed, stream="sample", step=5).normal((64, trainer.config.latent))
@@ -97,37 +112,44 @@ def digits_gan(budget: Budget) -> dict[tuple[str, int], list[Spectrum]]:
             while trainer.steps < mark:
                 trainer.step()
             near = Linearised(trainer.game, trainer.samples[:64], z)
-            found.setdefault((penalty, mark), []).append(near.spectrum(products=PRODUCTS))
+            look = Look(near.spectrum(products=PRODUCTS), float(np.linalg.norm(near.field)))
+            found.setdefault((penalty, mark), []).append(look)
     return found
 
 
-def digits_table(spectra: dict[tuple[str, int], list[Spectrum]]) -> Table:
+def digits_table(looks: dict[tuple[str, int], list[Look]]) -> Table:
     """Return a row a penalty and step, over seeds."""
     table = Table(
         "the digits GAN along its training, with and without R1",
-        ["penalty", "step", "Re of the rightmost", "|Im| of it", "|λ| of the largest", "seeds with Re > 0"],
+        ["penalty", "step", "‖v‖", "Re of the rightmost", "|Im| of it", "|λ| of the largest", "unstable, of seeds"],
     )
-    for (penalty, mark), found in spectra.items():
-        first = [spectrum.eigenvalues[0] for spectrum in found]
+    for (penalty, mark), found in looks.items():
+        first = [look.spectrum.eigenvalues[0] for look in found]
         table.add(
-            penalty, mark, interval([x.real for x in first]), interval([abs(x.imag) for x in first]),
-            interval([float(np.abs(spectrum.eigenvalues).max()) for spectrum in found]),
-            f"{sum(x.real > 0 for x in first)} of {len(first)}",
+            penalty, mark, interval([look.speed for look in found]), interval([x.real for x in first]),
+            interval([abs(x.imag) for x in first]),
+            interval([float(np.abs(look.spectrum.eigenvalues).max()) for look in found]),
+            f"{sum(look.leaves for look in found)} of {len(found)}",
         )  # fmt: skip
     return table
 
 
-def reading(small: Table, spectra: dict[tuple[str, int], list[Spectrum]]) -> str:
-    """Say how often the radius at rest foretold what the steps did, and where the digits GAN was unstable."""
-    told = []
+def reading(small: Table, looks: dict[tuple[str, int], list[Look]]) -> str:
+    """Say how often the radius at rest foretold what gradient descent did, and where the digits GAN was unstable."""
+    parts = []
     for label in OPTIMISERS:
         rows = [row for row in small.rows if row[6] == label]
-        right = sum((row[7] < 1) == (row[8] < 1) for row in rows)
-        nearer = sum(row[8] < 1 for row in rows)
-        told.append(f"{label} in {right} of {len(rows)} (nearer in {nearer})")
-    parts = [
-        f"Whether the radius at rest is below 1 foretold whether steps end nearer than they began: {listed(told)}."
-    ]
+        below = [row[8] for row in rows if row[7] < 1]
+        above = [row[8] for row in rows if row[7] >= 1]
+        if label.startswith("SGD"):
+            right = sum(left < 1 for left in below) + sum(left >= 1 for left in above)
+            parts.append(
+                f"{label} ended nearer than it began where the radius at rest is below 1, and no nearer where it is "
+                f"not, in {right} of {len(rows)} settings."
+            )
+        else:
+            ends = [_between(group) for group in (below, above)]
+            parts.append(f"{label} ended at {ends[0]} of where it began with a radius below 1, at {ends[1]} above.")
     for name in GAMES:
         settling: dict[str, list[str]] = {term: [] for term in TERMS}
         for row in small.rows:
@@ -135,20 +157,24 @@ def reading(small: Table, spectra: dict[tuple[str, int], list[Spectrum]]) -> str
                 settling[row[2]].append(row[1])
         under = "; ".join(f"with {term} for {listed(names)}" for term, names in settling.items())
         parts.append(f"The flow of {name} settles {under}.")
-    leaving = [(key, sum(found.eigenvalues[0].real > 0 for found in all_)) for key, all_ in spectra.items()]
-    total = {penalty: sum(count for (p, _), count in leaving if p == penalty) for penalty in ("r1", "none")}
-    each = sum(len(all_) for (penalty, _), all_ in spectra.items() if penalty == "r1")
-    parts.append(
-        f"The digits GAN had an eigenvalue right of 0, so that nearby points part along the flow, in {total['r1']} of "
-        f"{each} spectra with R1 and in {total['none']} of {each} without: it is not at rest while it trains."
-    )
+    for penalty in ("r1", "none"):
+        found = [look for (p, _), all_ in looks.items() for look in all_ if p == penalty]
+        parts.append(
+            f"The digits GAN with penalty {penalty}: ‖v‖ from {_between([look.speed for look in found])}, so not at "
+            f"rest; an eigenvalue right of 0, by which nearby points part, in {sum(look.leaves for look in found)} of "
+            f"{len(found)} spectra."
+        )
     return " ".join(parts)
+
+
+def _between(values: Sequence[float]) -> str:
+    return f"{brief(min(values), 2)} to {brief(max(values), 2)}" if values else "no case"
 
 
 def run(budget: Budget) -> Result:
     """Linearise small games at rest and play them; take the spectrum of the digits GAN along its training."""
     small_table, dots = small_games(budget)
-    spectra = digits_gan(budget)
+    looks = digits_gan(budget)
 
     def draw(path: Path) -> None:
         figure = new_figure(12, 4.8)
@@ -158,8 +184,8 @@ def run(budget: Budget) -> Result:
                 np.real(values), np.imag(values), MARKERS[number], color=COLOURS[number], markersize=7,
                 markerfacecolor="none", label=term,
             )  # fmt: skip
-        for number, ((penalty, mark), found) in enumerate(spectra.items()):
-            cloud = np.concatenate([spectrum.eigenvalues for spectrum in found])
+        for number, ((penalty, mark), found) in enumerate(looks.items()):
+            cloud = np.concatenate([look.spectrum.eigenvalues for look in found])
             right.plot(
                 cloud.real, cloud.imag, MARKERS[number], color=COLOURS[number], markersize=6, markerfacecolor="none",
                 label=f"{'R1' if penalty == 'r1' else 'no penalty'}, step {mark}",
@@ -173,16 +199,17 @@ def run(budget: Budget) -> Result:
             axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1))
         figure.savefig(path)
 
+    size = next(iter(looks.values()))[0].spectrum.parameters
     return Result(
-        [small_table, digits_table(spectra)],
+        [small_table, digits_table(looks)],
         draw,
         f"Dirac-GAN and a pair of Gaussians with an affine D, float64, {STEPS} simultaneous steps; nothing in them is "
         "random. Eigenvalues of the gradient field's Jacobian at the equilibrium by backward passes; the radius is "
         "that of the step with the rate that each parameter had at the end (for RMSProp and Adam the rate over the "
-        f"running scale, momentum left out). Digits: the default DCGAN with {WIDTH} channels "
-        f"({next(iter(spectra.values()))[0].parameters:,} parameters), one minibatch of 64, Arnoldi's method with "
-        f"{PRODUCTS} products; {budget.seeds} seeds, means with 95% intervals.",
-        reading(small_table, spectra),
+        f"running scale, momentum left out). Digits: the default DCGAN with {WIDTH} channels ({size:,} parameters), "
+        f"one minibatch of 64, Arnoldi's method with {PRODUCTS} products; {budget.seeds} seeds, means with 95% "
+        "intervals.",
+        reading(small_table, looks),
         "A spectrum belongs to one point and one minibatch, and says nothing of far away. Adaptive optimisers change "
         "their scale as they go, so their radius is a snapshot; near rest their steps do not shrink with the "
         "gradient, and they hover.",

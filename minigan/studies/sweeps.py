@@ -16,7 +16,7 @@ from minigan.gan.game import Diverged
 from minigan.gan.metrics import frechet_distance, mode_coverage, real_floor
 from minigan.gan.trainer import Trainer
 from minigan.studies.figures import COLOURS, DASHES, columns, line, new_figure, plain_ticks, smooth, tidy
-from minigan.studies.report import Budget, Interval, Result, Study, Table, interval
+from minigan.studies.report import Budget, Interval, Result, Study, Table, interval, listed
 
 SAMPLES = 2000
 
@@ -29,6 +29,10 @@ class Outcome:
     rows: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     steps: int = 0
+
+    def accuracy(self) -> list[float]:
+        """Return the mean of D's accuracies on both kinds, row by row."""
+        return [(row["accuracy_real"] + row["accuracy_fake"]) / 2 for row in self.rows]
 
 
 def judge(data: Dataset, samples: np.ndarray | None) -> dict[str, float]:
@@ -85,12 +89,25 @@ def figures_of(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, Interv
 
 
 def table_of(title: str, head: str, outcomes: dict[str, list[Outcome]]) -> Table:
-    """Return a table with a row a setting: figures and seconds of training, over seeds."""
-    found = figures_of(outcomes)
-    table = Table(title, [head, *found, "training, s"])
-    for setting, runs in outcomes.items():
-        table.add(setting, *(values[setting] for values in found.values()), interval([run.seconds for run in runs]))
+    """Return a table with a row a setting: figures, D's accuracy and seconds of training, over seeds."""
+    found, right, seconds = figures_of(outcomes), accuracy_of(outcomes), seconds_of(outcomes)
+    table = Table(title, [head, *found, "D's accuracy, last quarter", "training, s"])
+    for setting in outcomes:
+        table.add(setting, *(values[setting] for values in found.values()), right[setting], seconds[setting])
     return table
+
+
+def accuracy_of(outcomes: dict[str, list[Outcome]]) -> dict[str, Interval]:
+    """Return {setting: D's accuracy on both kinds, in the mean of the last quarter of the rows} over seeds."""
+    return {
+        setting: interval([float(np.mean(run.accuracy()[-(len(run.rows) // 4) - 1 :])) for run in runs if run.rows])
+        for setting, runs in outcomes.items()
+    }
+
+
+def seconds_of(outcomes: dict[str, list[Outcome]]) -> dict[str, Interval]:
+    """Return {setting: seconds of training} over seeds."""
+    return {setting: interval([run.seconds for run in runs]) for setting, runs in outcomes.items()}
 
 
 @dataclass(frozen=True)
@@ -103,7 +120,7 @@ class Sweep:
     base: Config
     settings: dict[str, dict[str, Any]]
     steps: int
-    read: Callable[[dict[str, list[Outcome]]], str]
+    read: Reader
     limits: str
     positions: Sequence[float] = ()  # of the settings on the axis, rising, where they are numbers
 
@@ -155,7 +172,7 @@ class Sweep:
         """Draw the accuracy of D along the runs, the mean over seeds; over shares of them where lengths differ."""
         shares = any("share" in changes for changes in self.settings.values())
         for number, (setting, runs) in enumerate(outcomes.items()):
-            both = [[(row["accuracy_real"] + row["accuracy_fake"]) / 2 for row in run.rows] for run in runs]
+            both = [run.accuracy() for run in runs]
             length = min(map(len, both))  # a run that diverged is shorter
             if length:
                 steps = np.array([row["step"] for row in runs[0].rows[:length]])
@@ -173,31 +190,51 @@ class Sweep:
         return Study(self.name, self.question, self.run, seeds)
 
 
-def best(figure: str, least: bool = True) -> Callable[[dict[str, list[Outcome]]], str]:
+Reader = Callable[[dict[str, list[Outcome]]], str]
+
+
+def best(figure: str, least: bool = True) -> Reader:
     """Return a reader that names the best setting, and those that its interval does not tell from it."""
 
     def read(outcomes: dict[str, list[Outcome]]) -> str:
         values = figures_of(outcomes)[figure]
-        sign = 1 if least else -1
-        first = min(values, key=lambda name: sign * values[name].mean)
-        top = values[first]
-        near = [
-            name
-            for name, value in values.items()
-            if name != first
-            and np.isfinite(value.mean)
-            and abs(value.mean - top.mean)
-            <= np.nan_to_num(value.half, nan=np.inf) + np.nan_to_num(top.half, nan=np.inf)
-        ]
-        told = f"Best by {figure}: {first} ({top})"
-        lost = [name for name, value in values.items() if not np.isfinite(value.mean)]
-        if lost:
-            told = f"{', '.join(lost)} had no finite {figure} in some run. {told}"
+        whole = {name: value for name, value in values.items() if np.isfinite(value.mean)}
+        lost = [name for name in values if name not in whole]
+        told = f"{listed(lost)} had no finite {figure} in some run. " if lost else ""
+        if not whole:
+            return told.rstrip()
+        first = (min if least else max)(whole, key=lambda name: whole[name].mean)
+        top = whole[first]
+        told += f"Best by {figure}: {first} ({top})"
+        near = [name for name, value in whole.items() if name != first and not _apart(value, top)]
         if near:
-            return f"{told}; {', '.join(near)} cannot be told from it with these seeds."
+            return f"{told}; {listed(near)} cannot be told from it with these seeds."
+        if len(whole) == 1:
+            return f"{told}, the only one that can be judged."
         return f"{told}, apart from all others by more than the intervals."
 
     return read
+
+
+def _apart(a: Interval, b: Interval) -> bool:
+    """Return whether two means differ by more than both half-widths: never where one has no interval."""
+    return bool(abs(a.mean - b.mean) > np.nan_to_num(a.half, nan=np.inf) + np.nan_to_num(b.half, nan=np.inf))
+
+
+def in_what_time(outcomes: dict[str, list[Outcome]]) -> str:
+    """Read the best by Fréchet distance, and between what times all settings took."""
+    seconds = seconds_of(outcomes)
+    quick, slow = (choose(seconds, key=lambda name: seconds[name].mean) for choose in (min, max))
+    return (
+        f"{best('Fréchet distance')(outcomes)} The same number of steps took from {seconds[quick]} s ({quick}) to "
+        f"{seconds[slow]} s ({slow})."
+    )
+
+
+def how_right(outcomes: dict[str, list[Outcome]]) -> str:
+    """Read D's accuracy by its number of steps."""
+    right = [f"{value} with k = {setting}" for setting, value in accuracy_of(outcomes).items()]
+    return f"Over the last quarter D is right on a share of {listed(right)}. {best('Fréchet distance')(outcomes)}"
 
 
 DIGITS = Config(device="cpu", width=32, ema=0.99)  # .99: short runs must not sample their start
@@ -232,11 +269,11 @@ SWEEPS = [
         "objectives", "Which objective gives the best digits, and in what time?", "objective", DIGITS,
         {name: {"objective": name} for name in (
             "minimax", "non-saturating", "least-squares", "hinge", "wasserstein", "relativistic")}, 500,
-        best("Fréchet distance"), SMALL + " One γ of R1 and one learning rate for all, tuned for none of the others.",
+        in_what_time, SMALL + " One γ of R1 and one learning rate for all, tuned for none of the others.",
     ),
     Sweep(
         "discriminator-accuracy", "How right is D along a run, by its number of steps?", "k (steps of D a step of G)",
         replace(DIGITS, penalty="none"), {str(k): {"d_steps": k} for k in (1, 2, 5)}, 500,
-        best("Fréchet distance"), SMALL + " Accuracy on training data, at one threshold.",
+        how_right, SMALL + " Accuracy on training data, at one threshold.",
     ),
 ]  # fmt: skip
