@@ -65,7 +65,7 @@ class Config:
     rule_weight: float = 1.0
     """Weight of consensus and nagarajan-kolter."""
     unroll: int = 5
-    """Steps of D that an unrolled G looks ahead, of size lr_d."""
+    """Steps of plain gradient descent, of size lr_d throughout, that an unrolled G looks D ahead."""
     steps: int = 3000
     """Training steps: one update of G each."""
     d_steps: int = 1

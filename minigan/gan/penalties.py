@@ -61,8 +61,8 @@ def wgan_gp(
 ) -> Tensor:
     """WGAN-GP = λ E (‖∇s(x̂)‖₂ − 1)², x̂ = εx + (1 − ε)G(z), ε ~ U[0, 1) for each sample (1704.00028).
 
-    ``real`` and ``fake`` have one shape (N, ...); ``generator`` draws ε. The norm is taken per sample. The gradient of
-    the norm at ∇s = 0 does not exist; it is taken as 0.
+    ``real`` and ``fake`` have one shape (N, ...); ``generator`` draws ε. The norm is that of every logit: of a sample,
+    or of a pack, whose samples are mixed each by its own ε. Its gradient at ∇s = 0 does not exist; it is taken as 0.
     """
     return mean(square(_norms(discriminator, _mixed("wgan_gp", real, fake, generator)) - 1.0)) * weight
 

@@ -149,7 +149,8 @@ class SpectralNorm(Fusing):
     iteration for each call in training, u kept between calls; no gradient flows through them. So σ's gradient is right
     where they have settled, and what is made of second derivatives holds them still.
 
-    ``exact``: σ from the eigenvectors of WᵀW instead, right to the third derivative; on the CPU, at that price.
+    ``exact``: σ from the eigenvectors of WᵀW instead, right to the third derivative; on the CPU alone, at
+    that price.
     """
 
     buffer_names = ("u",)
@@ -184,6 +185,8 @@ class SpectralNorm(Fusing):
         u moves by (λ₁ − WᵀW)⁺ d(WᵀW) u, to first order. σ is stationary in u: what is missing, of second order, changes
         it in the fourth.
         """
+        if device_of(matrix.data) != "cpu":
+            raise ValueError(f"SpectralNorm: exact singular values are the CPU's, and this is {matrix.device}")
         weight = matrix.data.astype(np.float64)  # gaps are differences: float32 would lose them
         values, vectors = np.linalg.eigh(weight.T @ weight)
         gaps = values[-1] - values[:-1]
