@@ -37,7 +37,7 @@ def run(budget: Budget) -> Result:
         formula.add(s, 1 / (1 + np.exp(-float(s))), a, b, b / a)
 
     zones = Table(
-        "where |dL_G/ds| is exactly 0",
+        "the logits beyond which |dL_G/ds| is exactly 0",
         ["objective", "float32 below", "float32 above", "float64 below", "float64 above"],
     )
     for objective in OBJECTIVES.values():
@@ -125,8 +125,8 @@ def run(budget: Budget) -> Result:
         f"loss and no penalty, batch 64; then ‖∇L_G‖ under every objective on one minibatch of 64. {budget.seeds} "
         "seeds, means with 95% intervals.",
         f"After {marks[-1]} steps of D the non-saturating loss leaves G {brief(strong / max(weak, 1e-30))} times the "
-        f"gradient of the saturating one. By the formula their ratio is {ratios}. |dL_G/ds| is never 0, in either "
-        f"precision, under {listed(never)}.",
+        f"gradient of the saturating one. By the formula their ratio is {ratios}. However far out the logit, "
+        f"|dL_G/ds| is not 0 in either precision under {listed(never)}.",
         "A larger gradient is not a better one: direction and noise count too. D was trained by one loss, not by "
         "each objective's own; no G was trained.",
     )
