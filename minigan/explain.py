@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +66,7 @@ class Explanation:
 
     def _balance(self, last: dict[str, np.ndarray]) -> str:
         parts = [self._judgement(last["accuracy_real"].mean(), last["accuracy_fake"].mean())]
-        if self.config.rule != "feature-matching":  # G descends no function of the logits there
+        if "G saturated" not in silent(self.config.objective, self.config.rule):
             parts.append(f"The mean |dL_G/ds| of generated samples is {last['slope_g'].mean():.2g}.")
         parts.append(
             f"The last moves go on in the direction of the ones before with a cosine of {last['turn'].mean():.2f}."
@@ -76,7 +75,7 @@ class Explanation:
 
     def _judgement(self, real: float, fake: float) -> str:
         """Return what D's accuracy on both kinds says."""
-        if self.config.objective == "wasserstein":
+        if "D too strong" in silent(self.config.objective, self.config.rule):
             return "D's accuracy says nothing under this objective: a constant may be added to all logits."
         if OBJECTIVES[self.config.objective].paired:
             return f"D finds the real one of {real:.0%} of pairs."
@@ -102,14 +101,16 @@ def explain(folder: Path) -> Explanation:
     if not (folder / "config.toml").is_file():
         raise RunError(f"{folder} holds no run: it has no config.toml")
     config = Config.from_toml(folder / "config.toml")
-    if not (folder / "metrics.csv").is_file():
-        raise RunError(f"{folder} has no metrics yet: train first")
-    metrics = plot.read_metrics(folder / "metrics.csv")
+    metrics = _read(folder / "metrics.csv")
     if not metrics.get("step", np.empty(0)).size:
         raise RunError(f"{folder} has no metrics yet: train first")
     if "slope_g" not in metrics:
         raise RunError(f"{folder / 'metrics.csv'} was written before diagnosis existed: train anew")
-    varieties = _read_varieties(folder / "variety.csv")
+    seen = _read(folder / "variety.csv")
+    varieties = [
+        (int(step), Variety(float(spread), float(entropy)))
+        for step, spread, entropy in zip(*(seen.get(name, ()) for name in ("step", "spread", "entropy")), strict=True)
+    ]
     found = spells(metrics, varieties, int(config.steps), silent(config.objective, config.rule))
     least, end = (BRIEF - 1) * int(config.log_every), metrics["step"][-1]
     always = ("mode collapse", "exploding gradient")
@@ -117,9 +118,6 @@ def explain(folder: Path) -> Explanation:
     return Explanation(config, metrics, varieties, kept, len(found) - len(kept))
 
 
-def _read_varieties(path: Path) -> list[tuple[int, Variety]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if len(row) == 3][1:]
-    return [(int(float(step)), Variety(float(spread), float(entropy))) for step, spread, entropy in rows]
+def _read(table: Path) -> dict[str, np.ndarray]:
+    """Return the columns of a table of the run, none where it is not there."""
+    return plot.read_metrics(table) if table.is_file() else {}

@@ -92,11 +92,10 @@ def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
     """Return the columns of a metrics.csv by name, without a row that was cut short: none where there is no heading."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line's end was never finished
-    rows = [row for row in csv.reader(lines) if row and len(row) == len(lines[0].split(","))]
-    if not rows:
-        return {}
-    columns = np.array(rows[1:], dtype=np.float64).reshape(len(rows) - 1, len(rows[0]))
-    return dict(zip(rows[0], columns.T, strict=True))
+    names, *rows = list(csv.reader(lines)) or [[]]
+    whole = [row for row in rows if len(row) == len(names)]
+    columns = np.array(whole, dtype=np.float64).reshape(len(whole), len(names))
+    return dict(zip(names, columns.T, strict=True))
 
 
 def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> None:

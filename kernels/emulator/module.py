@@ -163,14 +163,14 @@ class RawModule:
         return _compiled(f'#line 1 "kernel.cu"\n{source}\n{exports}', flags)
 
     @functools.cached_property
-    def library(self) -> ctypes.CDLL:
-        """The compiled library, loaded."""
+    def binary(self) -> ctypes.CDLL:
+        """The compiled code, loaded."""
         _machine()
         return ctypes.CDLL(str(self.path))
 
     def compile(self, log_stream: Any = None) -> None:
         """Compile now."""
-        _ = self.library
+        _ = self.binary
 
     def get_function(self, name: str) -> RawKernel:
         """Return a kernel by its name, or by the name expression of a template's instance."""
@@ -193,12 +193,12 @@ class RawKernel:
 
     @functools.cached_property
     def _function(self) -> Any:
-        return getattr(self.module.library, f"emu_launch_{self.module.numbers[self.name]}")
+        return getattr(self.module.binary, f"emu_launch_{self.module.numbers[self.name]}")
 
     @functools.cached_property
     def _types(self) -> list[str]:
         text = ctypes.create_string_buffer(1024)
-        getattr(self.module.library, f"emu_signature_{self.module.numbers[self.name]}")(text)
+        getattr(self.module.binary, f"emu_signature_{self.module.numbers[self.name]}")(text)
         return text.value.decode().split(",")[:-1]
 
     def __call__(

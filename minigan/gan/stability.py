@@ -51,8 +51,12 @@ class Spectrum:
     @property
     def moving(self) -> np.ndarray:
         """The eigenvalues that are not 0: a direction in which nothing changes says nothing about stability."""
+        return self.eigenvalues[self._moves]
+
+    @property
+    def _moves(self) -> np.ndarray:
         size = np.abs(self.eigenvalues)
-        return self.eigenvalues[size > NEUTRAL * size.max(initial=0.0)]
+        return size > NEUTRAL * size.max(initial=0.0)
 
     def largest_step(self) -> float:
         """Return the h below which steps w + h·v(w) settle, 2|Re λ|/|λ|² at its smallest; 0 where no h does.
@@ -74,7 +78,7 @@ class Spectrum:
         if not found.size:
             return f"nothing moves here: {about} are 0"
         scale = np.abs(found).max()
-        worst, doubt = found[0], self.residuals[np.abs(self.eigenvalues) > NEUTRAL * scale][0]
+        worst, doubt = found[0], self.residuals[self._moves][0]
         if doubt > CONVERGED * scale or doubt > max(abs(worst.real), NEUTRAL * scale):
             return (
                 f"unclear: the rightmost eigenvalue found is {_write(worst)}, with a residual of {doubt:.1g} ({about})"

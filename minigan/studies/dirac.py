@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 from minigan.gan.dynamics import Alternating, Dynamics, Simultaneous
 from minigan.gan.game import Game
 from minigan.gan.games import SmallGame, dirac
-from minigan.gan.objectives import MINIMAX, NON_SATURATING, WASSERSTEIN
+from minigan.gan.objectives import MINIMAX, NON_SATURATING, WASSERSTEIN, Objective
 from minigan.gan.penalties import PENALTIES
 from minigan.gan.rules import Consensus, NagarajanKolter
 from minigan.gan.stability import NEUTRAL, Linearised
@@ -22,25 +24,25 @@ from minigan.tensor import Tensor
 STEP, STEPS = 0.2, 500
 R1 = PENALTIES["r1"]
 
-# rule: (kind of game, its settings, objective, penalties, deviation of instance noise)
-RULES: dict[str, tuple[type[Game], dict[str, float], Any, tuple[Any, ...], float]] = {
-    "minimax": (Game, {}, MINIMAX, (), 0.0),
-    "non-saturating": (Game, {}, NON_SATURATING, (), 0.0),
-    "Wasserstein, no clip": (Game, {}, WASSERSTEIN, (), 0.0),
-    "minimax + R1 γ=.3": (Game, {}, MINIMAX, ((R1, 0.3),), 0.0),
-    "minimax + R1 γ=1": (Game, {}, MINIMAX, ((R1, 1.0),), 0.0),
-    "instance noise σ=.7": (Game, {}, MINIMAX, (), 0.7),
-    "consensus γ=1": (Consensus, {"strength": 1.0}, MINIMAX, (), 0.0),
-    "Nagarajan–Kolter η=.5": (NagarajanKolter, {"eta": 0.5}, MINIMAX, (), 0.0),
-    "Wasserstein + NK η=.5": (NagarajanKolter, {"eta": 0.5}, WASSERSTEIN, (), 0.0),
+# rule: (kind of game with its settings, objective, penalties, deviation of instance noise)
+RULES: dict[str, tuple[Callable[..., Game], Objective, tuple[Any, ...], float]] = {
+    "minimax": (Game, MINIMAX, (), 0.0),
+    "non-saturating": (Game, NON_SATURATING, (), 0.0),
+    "Wasserstein, no clip": (Game, WASSERSTEIN, (), 0.0),
+    "minimax + R1 γ=.3": (Game, MINIMAX, ((R1, 0.3),), 0.0),
+    "minimax + R1 γ=1": (Game, MINIMAX, ((R1, 1.0),), 0.0),
+    "instance noise σ=.7": (Game, MINIMAX, (), 0.7),
+    "consensus γ=1": (partial(Consensus, strength=1.0), MINIMAX, (), 0.0),
+    "Nagarajan–Kolter η=.5": (partial(NagarajanKolter, eta=0.5), MINIMAX, (), 0.0),
+    "Wasserstein + NK η=.5": (partial(NagarajanKolter, eta=0.5), WASSERSTEIN, (), 0.0),
 }
 
 
 def make(rule: str, theta: float, psi: float) -> tuple[SmallGame, Game]:
     """Return the small game of a rule at a point, and the game that is played on it."""
-    kind, settings, objective, terms, noise = RULES[rule]
+    kind, objective, terms, noise = RULES[rule]
     small = dirac(theta, psi, noise, nodes=256)
-    return small, kind(small.generator, small.discriminator, objective, terms, **settings)  # type: ignore[arg-type]
+    return small, kind(small.generator, small.discriminator, objective, terms)
 
 
 def play(rule: str, scheme: type[Dynamics], steps: int, h: float = STEP) -> np.ndarray:

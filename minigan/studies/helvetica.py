@@ -10,11 +10,10 @@ import numpy as np
 
 from minigan.data import load
 from minigan.gan.config import Config
-from minigan.gan.metrics import mode_coverage
 from minigan.random import Generator
 from minigan.studies.figures import bars, new_figure
 from minigan.studies.report import Budget, Result, Study, Table, interval, listed
-from minigan.studies.sweeps import Outcome, best, figures_of, sweep, train
+from minigan.studies.sweeps import SAMPLES, Outcome, best, figures_of, judge, seconds_of, sweep, train
 
 STEPS = {"ring": 1000, "grid": 1000}
 RECIPES: dict[str, dict[str, Any]] = {
@@ -29,17 +28,19 @@ FINAL_SEEDS = 5
 POOR = 0.1  # share of high quality below which samples are of no mode in particular
 
 
-def floors(name: str) -> dict[str, tuple[float, float, float]]:
-    """Return (modes, high quality, reverse KL) of 2,000 samples of the mixture itself, and of uniform noise."""
+def floors(name: str) -> dict[str, dict[str, float]]:
+    """Return the figures of 2,000 samples of the mixture itself, and of uniform noise over its plane."""
     data = load(name)
-    assert data.centres is not None
-    count, found = 2000, {}
-    picks = Generator(1, stream="sample").permutation(len(data.samples))[:count]
-    reach = np.abs(data.centres).max() + 1
-    noise = (2 * Generator(2, stream="sample").uniform((count, 2)).numpy() - 1) * reach
-    for kind, points in (("perfect sampler", data.samples[picks]), ("uniform noise", noise)):
-        modes = mode_coverage(points, data.centres, data.sigma)
-        found[kind] = float(modes.found), modes.high_quality, modes.reverse_kl
+    picks = Generator(1, stream="sample").permutation(len(data.samples))[:SAMPLES]
+    reach = np.abs(centres(name)).max() + 1
+    noise = (2 * Generator(2, stream="sample").uniform((SAMPLES, 2)).numpy() - 1) * reach
+    return {"perfect sampler": judge(data, data.samples[picks]), "uniform noise": judge(data, noise)}
+
+
+def centres(name: str) -> np.ndarray:
+    """Return where the modes of a mixture are, (K, 2)."""
+    found = load(name).centres
+    assert found is not None
     return found
 
 
@@ -47,7 +48,7 @@ def collapsed(outcomes: dict[str, dict[str, list[Outcome]]]) -> str:
     """Say which recipes make good samples of some modes alone, and which are too poor to be told collapsed or not."""
     sharp, poor = [], []
     for name, found in outcomes.items():
-        figures, total = figures_of(found), len(load(name).centres)  # type: ignore[arg-type]
+        figures, total = figures_of(found), len(centres(name))
         for recipe in found:
             modes, quality = figures["modes"][recipe].mean, figures["high quality"][recipe].mean
             if quality < POOR:
@@ -76,17 +77,17 @@ def run(budget: Budget) -> Result:
         budget.tell(f"ring, default settings, seed {seed + 1} of {FINAL_SEEDS}")
         final.append(train(replace(preset, seed=seed, log_every=1000, steps=budget.steps(int(preset.steps)))))
 
-    tables = []
+    tables, below = [], {name: floors(name) for name in outcomes}
     for name, found in outcomes.items():
         table = Table(
             f"{name}: {budget.steps(STEPS[name]):,} steps",
             ["recipe", "modes", "high quality", "reverse KL", "training, s"],
         )
-        for kind, floor in floors(name).items():
-            table.add(kind, *floor, "")
-        by_figure = figures_of(found)
-        for recipe, runs in found.items():
-            table.add(recipe, *(v[recipe] for v in by_figure.values()), interval([r.seconds for r in runs]))
+        for kind, floor in below[name].items():
+            table.add(kind, *floor.values(), "")
+        by_figure, seconds = figures_of(found), seconds_of(found)
+        for recipe in found:
+            table.add(recipe, *(v[recipe] for v in by_figure.values()), seconds[recipe])
         tables.append(table)
     last = Table(
         f"ring, default settings (minigan train --data ring), {budget.steps(int(preset.steps)):,} steps",
@@ -101,13 +102,12 @@ def run(budget: Budget) -> Result:
         panels = figure.subplots(2, 3)
         for row, (name, found) in zip(panels, outcomes.items(), strict=True):
             values = figures_of(found)
-            most, perfect = len(load(name).centres), floors(name)["perfect sampler"]  # type: ignore[arg-type]
-            for axes, (key, unit, top_end), limit in zip(
-                row, (("modes", f"modes found of {most}", float(most)), ("high quality", "share within 3σ", 1.0),
-                      ("reverse KL", "reverse KL, nats", None)), perfect, strict=True,
-            ):  # fmt: skip
+            most, perfect = len(centres(name)), below[name]["perfect sampler"]
+            shown = (("modes", f"modes found of {most}", float(most)), ("high quality", "share within 3σ", 1.0),
+                     ("reverse KL", "reverse KL, nats", None))  # fmt: skip
+            for axes, (key, unit, top_end) in zip(row, shown, strict=True):
                 bars(axes, list(RECIPES), [values[key][recipe] for recipe in RECIPES], unit, top_end)
-                axes.axvline(limit, color="#555555", linestyle=":")
+                axes.axvline(perfect[key], color="#555555", linestyle=":")
                 axes.set_title(name if key == "modes" else "", loc="left", fontsize=11)
                 if key != "modes":
                     axes.set_yticklabels([])
@@ -119,7 +119,7 @@ def run(budget: Budget) -> Result:
         f"On the {name}: {' '.join(read(found) for read in readers)}" for name, found in outcomes.items()
     )
     worst = min(run.figures["high quality"] for run in final)
-    noise = floors("grid")["uniform noise"]
+    noise = below["grid"]["uniform noise"]
     return Result(
         [*tables, last],
         draw,
@@ -129,10 +129,10 @@ def run(budget: Budget) -> Result:
         f"the grid, WGAN-GP with λ .1); {budget.seeds} seeds in turns. 2,000 samples of the averaged weights; a mode "
         "is found if a sample lies within 3σ of it. The last table: the preset of the ring with 128 units, batch 256 "
         f"and R1, {FINAL_SEEDS} seeds.",
-        f"{by_data} {collapsed(outcomes)} The ring's default "
-        f"settings find {min(r.figures['modes'] for r in final):.0f} of 8 modes at least in every one of {FINAL_SEEDS} "
-        f"seeds, with at least {worst:.1%} of high quality. Count alone is no measure: uniform noise finds "
-        f"{noise[0]:.0f} of 25 modes with {noise[1]:.1%} of high quality.",
+        f"{by_data} {collapsed(outcomes)} The ring's default settings find "
+        f"{min(r.figures['modes'] for r in final):.0f} of 8 modes at least in every one of {FINAL_SEEDS} seeds, with "
+        f"at least {worst:.1%} of high quality. Count alone is no measure: uniform noise finds {noise['modes']:.0f} of "
+        f"25 modes with {noise['high quality']:.1%} of high quality.",
         "Two-dimensional mixtures of equal modes; short runs, in which what is slow looks poor, on the grid above all; "
         "recipes were not tuned one by one.",
     )

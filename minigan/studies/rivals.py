@@ -22,6 +22,7 @@ from minigan.studies.sweeps import SAMPLES, judge
 STEPS = 1600  # of gradient descent: two gradients each
 SHARE = 0.7  # of its budget that a sampled pair is trained for
 DATA = "ring"
+PAIR = f"the pair that chains begin with ({SHARE:.0%})"
 
 
 def train(config: Config, gradients: float, seconds: float, evolve: bool = False) -> tuple[Trainer, int, float]:
@@ -81,8 +82,9 @@ def run(budget: Budget) -> Result:
         config = replace(base, seed=seed)
         budget.tell(f"seed {seed + 1} of {budget.seeds}: gradient descent")
         trainer, spent, seconds = train(config, 2 * steps, np.inf)
-        note("gradients", "gradient descent", trainer.sample(SAMPLES), spent, seconds)
-        note("seconds", "gradient descent", trainer.sample(SAMPLES), spent, seconds)
+        samples = trainer.sample(SAMPLES)
+        for way in ("gradients", "seconds"):
+            note(way, "gradient descent", samples, spent, seconds)
         limits: tuple[float, float]
         for way, limits in (("gradients", (spent, np.inf)), ("seconds", (np.inf, seconds))):
             budget.tell(f"seed {seed + 1} of {budget.seeds}: evolution for the same {way}")
@@ -90,7 +92,7 @@ def run(budget: Budget) -> Result:
             note(way, "evolution", evolved.sample(SAMPLES), count, took)
             budget.tell(f"seed {seed + 1} of {budget.seeds}: chains on a pair trained for {SHARE:.0%} of the {way}")
             short, count, took = train(config, SHARE * limits[0], SHARE * limits[1])
-            note(way, f"the pair that chains begin with ({SHARE:.0%})", short.sample(SAMPLES), count, took)
+            note(way, PAIR, short.sample(SAMPLES), count, took)
             for rival, samples in chains(short, seed, SAMPLES, way, price).items():
                 note(way, rival, samples, count, took)
 
@@ -120,19 +122,18 @@ def run(budget: Budget) -> Result:
     def values(way: str, rival: str) -> float:
         return interval(found[way, rival]["high quality"]).mean
 
-    pair = f"the pair that chains begin with ({SHARE:.0%})"
     return Result(
         [table],
         draw,
         "The ring of 8 with its preset, but 64 hidden units, a constant learning rate and averages over some 50 steps. "
         f"Gradient descent: {steps:,} steps of D and G. Evolution (E-GAN): one parent, mutations minimax, "
         "non-saturating and least squares, fitness E σ(D(G(z))) + .05 · (−log ‖∇L_D‖); a gradient of fitness counts "
-        "as one. Chains: a pair trained for 70% of the price; D calibrated by Platt's scaling on the last "
+        f"as one. Chains: a pair trained for {SHARE:.0%} of the price; D calibrated by Platt's scaling on the last "
         f"{SAMPLES:,} data points (seen in training too); 60 proposals for each of {SAMPLES:,} chains, or 60 Langevin "
         f"steps of .01; their own seconds are in the last column. {budget.seeds} seeds, means with 95% intervals.",
         f"For the same gradients, evolution has {values('gradients', 'evolution'):.0%} of high quality where gradient "
         f"descent has {values('gradients', 'gradient descent'):.0%}; for the same seconds "
-        f"{values('seconds', 'evolution'):.0%}. Chains bring the pair's {values('gradients', pair):.0%} to "
+        f"{values('seconds', 'evolution'):.0%}. Chains bring the pair's {values('gradients', PAIR):.0%} to "
         f"{values('gradients', 'Metropolis–Hastings'):.0%} (Metropolis–Hastings) and "
         f"{values('gradients', 'Langevin'):.0%} (Langevin), without a step of training.",
         "One mixture in the plane and one size of network. Chains pay for every sample, training once; which is "

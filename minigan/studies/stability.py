@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -36,7 +36,10 @@ TERMS: dict[str, tuple[type[Game], tuple[Any, ...]]] = {
     "R1 γ=1": (Game, ((PENALTIES["r1"], 1.0),)),
     "NK η=.5": (NagarajanKolter, ()),
 }
-GAMES: dict[str, Any] = {"Dirac": dirac, "Gaussians": gaussians}
+GAMES: dict[str, Callable[[bool], SmallGame]] = {  # at the equilibrium, or a little way off
+    "Dirac": lambda off: dirac(0.3, 0.3) if off else dirac(0.0, 0.0),
+    "Gaussians": lambda off: gaussians(0.5 if off else 0.0, nodes=256),
+}
 OBJECTIVES = (MINIMAX, NON_SATURATING, WASSERSTEIN)
 PRODUCTS = 100  # of Arnoldi's method
 WIDTH = 32  # of the digits GAN
@@ -56,16 +59,6 @@ class Look:
         return self.spectrum.verdict().startswith("unstable")
 
 
-def rest(name: str) -> SmallGame:
-    """Return the small game at its equilibrium."""
-    return dirac(0.0, 0.0) if name == "Dirac" else gaussians(0.0, nodes=256)
-
-
-def start(name: str) -> SmallGame:
-    """Return the small game a little way off its equilibrium."""
-    return dirac(0.3, 0.3) if name == "Dirac" else gaussians(0.5, nodes=256)
-
-
 def converge(small: SmallGame, game: Game, make: Any) -> tuple[float, float, list[Optimizer]]:
     """Return (distance at the start, after STEPS simultaneous steps, the optimisers)."""
     players = [make(player.parameters()) for player in (game.discriminator, game.generator)]
@@ -83,14 +76,14 @@ def small_games(budget: Budget) -> tuple[Table, dict[str, list[complex]]]:
          "radius of its step at rest", "distance after / before"],
     )  # fmt: skip
     dots: dict[str, list[complex]] = {term: [] for term in TERMS}
-    for name, objective, (term, (kind, penalties)) in product(GAMES, OBJECTIVES, TERMS.items()):
+    for (name, make_game), objective, (term, (kind, penalties)) in product(GAMES.items(), OBJECTIVES, TERMS.items()):
         budget.tell(f"{name}, {objective.name}, {term}")
-        small = rest(name)
+        small = make_game(False)
         near = Linearised(kind(small.generator, small.discriminator, objective, penalties), small.real, small.z)
         spectrum = near.spectrum()
         dots[term] += list(spectrum.eigenvalues)
         for label, make in OPTIMISERS.items():
-            small = start(name)
+            small = make_game(True)
             game = kind(small.generator, small.discriminator, objective, penalties)
             before, after, players = converge(small, game, make)
             d, g = (effective_rates(player) for player in players)
