@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from minigan import data
-from minigan.gan.metrics import class_shares, frechet_distance, half_against_half
+from minigan.lab.metrics import class_shares, frechet_distance, half_against_half
 
 
 def run(arguments, folder, cache):

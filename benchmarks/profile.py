@@ -3,7 +3,8 @@
 import time
 from collections import defaultdict
 
-from minigan import autodiff, kernels
+from minigan import kernels
+from minigan.engine import autodiff
 
 
 def profile(step, steps):

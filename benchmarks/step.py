@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from benchmarks.worker import Place
 from benchmarks.workloads import WORKLOADS, find, operations
-from minigan.device import why_not
+from minigan.engine.device import why_not
 
 PACKAGES = {"torch": "torch", "jax": "optax"}
 ON_GPU = {"minigan": ("captured", "eager"), "torch": ("eager", "CUDA graphs", "compile")}
@@ -54,7 +54,7 @@ print(2 * 2 * 2048**3 / (time.perf_counter() - began) / 1e9)
     "cuda": """
 import cupy, os, time
 from minigan import kernels
-from minigan.device import allow_tf32
+from minigan.engine.device import allow_tf32
 a = cupy.random.standard_normal((8192, 8192), dtype='f')
 for product in (cupy.matmul, kernels.matmul):
     with allow_tf32(os.environ['CUPY_TF32'] == '1'):
@@ -243,8 +243,8 @@ def processor():
 
 
 def heading(place, versions):
-    from minigan.kernels import cuda
-    from minigan.kernels.jit import vector_bytes
+    from minigan.kernels.cpu.jit import vector_bytes
+    from minigan.kernels.gpu import launch as cuda
 
     there = [] if place.device == "cpu" else [cuda.describe(place.device)]
     vectors = f"vectors of {8 * vector_bytes()} bits"

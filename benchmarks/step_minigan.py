@@ -3,7 +3,8 @@
 import numpy as np
 
 import minigan as mg
-from minigan import device, nn
+from minigan import nn
+from minigan.engine import device
 from minigan.gan import Alternating, Game, TracedGame
 from minigan.gan.captured import CapturedStep
 from minigan.gan.penalties import PENALTIES

@@ -7,14 +7,15 @@ python examples/02_train_ring.py --steps 400
 import argparse
 from pathlib import Path
 
-from minigan import Tensor, data, gan, no_grad, optim, plot
+from minigan import Tensor, data, gan, lab, no_grad, optim
 from minigan.gan.penalties import PENALTIES
 from minigan.random import Generator
+from minigan.run import pictures as plot
 
 LATENT, BATCH = 2, 256
 
 
-def main(steps: int = 3000, out: str = "ring.png") -> gan.metrics.Modes:
+def main(steps: int = 3000, out: str = "ring.png") -> lab.metrics.Modes:
     """Train, print the modes found as training goes on, draw the points, and return the last count."""
     ring = data.ring()
     generator, discriminator = gan.mlp(ring.shape, latent=LATENT, width=64, batch_norm=False, depth=3)
@@ -39,7 +40,7 @@ def main(steps: int = 3000, out: str = "ring.png") -> gan.metrics.Modes:
             lambda real=real: real, lambda: noise_d.normal((BATCH, LATENT)), lambda: noise_g.normal((BATCH, LATENT))
         )
         if step % max(1, steps // 8) == 0 or step == steps:
-            modes = gan.metrics.mode_coverage(sample(2500).data, ring.centres, ring.sigma)
+            modes = lab.metrics.mode_coverage(sample(2500).data, ring.centres, ring.sigma)
             print(
                 f"step {step:5d}  L_D {found.discriminator.loss.item():.3f}  L_G {found.generator.loss.item():.3f}  "
                 f"modes {modes.found}/8  within 3σ {modes.high_quality:.0%}  reverse KL {modes.reverse_kl:.3f}"

@@ -7,8 +7,9 @@ python examples/03_train_digits.py --steps 300
 import argparse
 from pathlib import Path
 
-from minigan import gan, plot
-from minigan.gan.metrics import class_shares, frechet_distance, half_against_half
+from minigan import gan
+from minigan.lab.metrics import class_shares, frechet_distance, half_against_half
+from minigan.run import pictures as plot
 
 
 def main(steps: int = 3000, out: str = "digits.png", width: int = 64) -> float:

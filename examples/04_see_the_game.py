@@ -9,10 +9,11 @@ goes through the engine: there is no formula of the game in this file.
 import numpy as np
 
 import minigan as mg
-from minigan.gan import Game, NagarajanKolter, Simultaneous, games
+from minigan.gan import Game, NagarajanKolter, Simultaneous
 from minigan.gan.objectives import MINIMAX
 from minigan.gan.penalties import PENALTIES
-from minigan.gan.stability import Linearised
+from minigan.lab import small_games as games
+from minigan.lab.stability import Linearised
 from minigan.optim import SGD
 
 

@@ -5,7 +5,7 @@ python examples/06_write_a_kernel.py
 
 import numpy as np
 
-from minigan.kernels import emulator as cupy  # on a machine with a GPU: import cupy
+from minigan.kernels.gpu import emulator as cupy  # on a machine with a GPU: import cupy
 
 # The softmax of every row of x (rows, n): one block a row, one thread a column, n a power of two up to 1,024.
 # Threads of a block share memory, and wait for one another at __syncthreads(). Halves are added pairwise:

@@ -9,12 +9,12 @@ if __name__ != "minigan.kernels":  # two module objects of one file would mean t
 from minigan.kernels.batch_norm import batch_norm, batch_norm_grad, batch_norm_grad_vjp
 from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_grad, bias_act_sums
 from minigan.kernels.conv import conv2d, conv2d_output_shape, conv2d_transpose, conv2d_weight_grad
+from minigan.kernels.cpu.winograd import weights_stay
 from minigan.kernels.dispatch import Kernel, active, registry, use
 from minigan.kernels.losses import LOSSES, mean_loss
 from minigan.kernels.matmul import dense, matmul
 from minigan.kernels.optimisers import adam_, rmsprop_, sgd_, squared_norm
 from minigan.kernels.philox import count_up, philox_bits_, philox_normal_, philox_uniform_
-from minigan.kernels.winograd import weights_stay
 
 __all__ = [
     "ACTIVATIONS",

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels import cuda
 from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_grad, leaky_slope
+from minigan.kernels.cpu.units import units
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.units import units
+from minigan.kernels.gpu import launch as cuda
 
 ROWS = 64  # rows of one partial sum
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels import cuda
+from minigan.kernels.cpu.jit import helper
+from minigan.kernels.cpu.lanes import bias_leaky_run
+from minigan.kernels.cpu.units import CHUNK, units
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import helper
-from minigan.kernels.lanes import bias_leaky_run
-from minigan.kernels.units import CHUNK, units
+from minigan.kernels.gpu import launch as cuda
 
 ROWS = 64  # rows whose sums are taken in their own dtype, before float64 adds them up
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "tanh", "sigmoid")

@@ -7,8 +7,8 @@
 x (N, H, W, Cin), w (kh, kw, Cin, Cout), y (N, OH, OW, Cout), OH = ⌊(H + 2·pad − kh) / s⌋ + 1; stride and padding are
 pairs (vertical, horizontal). The first two can add a bias and apply an activation of bias_act on the way out.
 
-The fast versions share one interface: minigan.kernels.winograd where it knows a geometry, minigan.kernels.im2col for
-the rest, and a plain matrix product where x is its own matrix of patches.
+The fast versions share one interface: kernels/cpu/winograd.py where it knows a geometry, kernels/cpu/im2col.py for the
+rest, and a plain matrix product where x is its own matrix of patches.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels import cuda, im2col, winograd
 from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_into, check_activation, finish, leaky_slope
+from minigan.kernels.cpu import im2col, winograd
 from minigan.kernels.dispatch import kernel
+from minigan.kernels.gpu import launch as cuda
 from minigan.kernels.matmul import add_parts_cuda, parts_of, product, tiles
 
 Pair = tuple[int, int]

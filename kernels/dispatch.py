@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels import cuda
+from minigan.kernels.gpu import launch as cuda
 
 Implementation = Callable[..., Any]
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels import cuda
 from minigan.kernels.bias_act import sigmoid
+from minigan.kernels.cpu.units import units
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.units import units
+from minigan.kernels.gpu import launch as cuda
 
 LOSSES = ("softplus", "softplus_neg", "square", "square_to_one", "hinge_fake", "hinge_real", "linear")
 

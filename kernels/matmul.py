@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels import cuda
 from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_leaky, check_activation, finish, leaky_slope
+from minigan.kernels.cpu.tile import PANEL_BYTES, TILE_ROWS, dot, gather, multiply, pack, scratch
+from minigan.kernels.cpu.units import units
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.tile import PANEL_BYTES, TILE_ROWS, dot, gather, multiply, pack, scratch
-from minigan.kernels.units import units
+from minigan.kernels.gpu import launch as cuda
 
 PANELS = 4  # of B that one unit of work packs side by side: rows of B are read in longer runs
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels import cuda
+from minigan.kernels.cpu.units import CHUNK, units
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.units import CHUNK, units
+from minigan.kernels.gpu import launch as cuda
 
 LANES = 256
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels import cuda
+from minigan.kernels.cpu.jit import helper
+from minigan.kernels.cpu.units import CHUNK, units
 from minigan.kernels.dispatch import kernel
-from minigan.kernels.jit import helper
-from minigan.kernels.units import CHUNK, units
+from minigan.kernels.gpu import launch as cuda
 
 A, B = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85

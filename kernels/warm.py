@@ -1,6 +1,6 @@
 """Compile every kernel that training calls, by calling it: those first that a training step calls last.
 
-Two processes that begin at the two ends of this list (see minigan.kernels.jit) share the wait of the very first step.
+Two processes that begin at the two ends of this list (see kernels/cpu/jit.py) share the wait of the very first step.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ except ModuleNotFoundError as error:
         "run `pip install -e .` in the checkout"
     ) from None
 
-from minigan import data, gan, nn, ops, optim, random, testing
-from minigan.autodiff import grad
-from minigan.gradmode import enable_grad, is_grad_enabled, no_grad
-from minigan.tensor import Tensor, tensor
-from minigan.transforms import hvp, jvp, value_and_grad, vjp
+from minigan import data, gan, lab, nn, ops, optim, random, testing
+from minigan.engine.autodiff import grad
+from minigan.engine.gradmode import enable_grad, is_grad_enabled, no_grad
+from minigan.engine.tensor import Tensor, tensor
+from minigan.engine.transforms import hvp, jvp, value_and_grad, vjp
 
 __version__ = "0.1.0"
 
@@ -31,6 +31,7 @@ __all__ = [
     "hvp",
     "is_grad_enabled",
     "jvp",
+    "lab",
     "nn",
     "no_grad",
     "ops",

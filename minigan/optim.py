@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from minigan import kernels
-from minigan.autodiff import renew
-from minigan.device import as_array, device_of, may_look, to_device, to_numpy, xp
-from minigan.flat import flatten_, views
-from minigan.tensor import Tensor
+from minigan.engine.autodiff import renew
+from minigan.engine.device import as_array, device_of, may_look, to_device, to_numpy, xp
+from minigan.engine.flat import flatten_, views
+from minigan.engine.tensor import Tensor
 
 
 class Optimizer:

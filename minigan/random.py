@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from minigan import kernels
-from minigan.device import module, resolve, to_device
+from minigan.engine.device import module, resolve, to_device
+from minigan.engine.recorder import perform
+from minigan.engine.tensor import FLOATS, Tensor
 from minigan.kernels.philox import check_counters
-from minigan.recorder import perform
-from minigan.tensor import FLOATS, Tensor
 
 STREAMS = {
     name: number

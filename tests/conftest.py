@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from minigan import kernels
-from minigan.gradmode import is_grad_enabled
-from minigan.kernels import emulator
+from minigan.engine.gradmode import is_grad_enabled
+from minigan.kernels.gpu import emulator
 
 settings.register_profile(
     "minigan",

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigan import checkpoint
-from minigan.checkpoint import CheckpointError
+from minigan.run import checkpoint
+from minigan.run.checkpoint import CheckpointError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, limits and permission bits are POSIX")
 
@@ -259,7 +259,7 @@ def test_a_path_that_cannot_be_is_named(tmp_path):
 PRELUDE = """
 import os, pathlib, signal, sys
 import numpy as np
-from minigan import checkpoint
+from minigan.run import checkpoint
 folder = pathlib.Path(sys.argv[1])
 def save(step):
     checkpoint.save(folder, step, {"x": np.full(100_000, step, np.float32), "steps": np.array(step)}, {})

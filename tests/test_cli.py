@@ -17,9 +17,10 @@ import pytest
 from PIL import Image
 
 import minigan
-from minigan import checkpoint, cli
-from minigan.device import why_not
+from minigan.cli import main as cli
+from minigan.engine.device import why_not
 from minigan.gan import Config
+from minigan.run import checkpoint
 
 RING = "--data ring --model mlp --width 8 --latent 4 --batch-size 16 --log-every 5 --sample-every 20"
 DIGITS = "--width 2 --latent 4 --batch-size 8 --steps 4 --log-every 2 --sample-every 4"
@@ -376,7 +377,8 @@ def test_divergence_is_told_without_a_traceback(tmp_path):
 
 
 def test_check_passes_and_fails_by_its_rows(monkeypatch):
-    from minigan import optable, testing
+    from minigan.testing import gradcheck as testing
+    from minigan.testing import optable
 
     monkeypatch.setattr(optable, "ROWS", optable.ROWS[:2])
     code, out, err = main("check")

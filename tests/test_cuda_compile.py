@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from minigan import kernels
-from minigan.kernels import cuda
+from minigan.kernels.gpu import launch as cuda
 
 from . import nvrtc
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from minigan import kernels
-from minigan.kernels import cuda, emulator
+from minigan.kernels.gpu import emulator
+from minigan.kernels.gpu import launch as cuda
 
 from .conftest import EMULATED, running_on
 from .test_kernels import GEOMETRIES, gamma, run_triad, triad

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigan.data import DATASETS, batch_indices, digits, grid, load, ring
-from minigan.gan.metrics import (
+from minigan.lab.metrics import (
     class_shares,
     frechet_distance,
     half_against_half,

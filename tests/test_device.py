@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 import minigan as mg
-from minigan import cli, device, nn, optim
-from minigan.gan import Alternating, Config, Diverged, Game, TracedGame, Trainer, penalties, stability
+from minigan import nn, optim
+from minigan.cli import main as cli
+from minigan.engine import device
+from minigan.gan import Alternating, Config, Diverged, Game, TracedGame, Trainer, penalties
 from minigan.gan.captured import CapturedStep
 from minigan.gan.models import MODELS
-from minigan.kernels import cuda, emulator
+from minigan.kernels.gpu import emulator
+from minigan.kernels.gpu import launch as cuda
+from minigan.lab import stability
 from minigan.random import Generator
 
 if emulator.missing_compiler():

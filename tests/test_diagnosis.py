@@ -9,13 +9,16 @@ import pytest
 from PIL import Image
 
 import minigan as mg
-from minigan import cli, optim
+from minigan import optim
+from minigan.cli import main as cli
 from minigan.data import load
-from minigan.explain import explain
-from minigan.gan import Config, Game, Simultaneous, Trainer, games
-from minigan.gan.diagnosis import WINDOW, Movement, Variety, look_at, look_at_variety, silent, spells, variety
+from minigan.gan import Config, Game, Simultaneous, Trainer
 from minigan.gan.objectives import WASSERSTEIN
-from minigan.run import RunError, create
+from minigan.gan.player import Movement
+from minigan.lab import small_games as games
+from minigan.lab.diagnosis import WINDOW, Variety, look_at, look_at_variety, silent, spells, variety
+from minigan.run.explain import explain
+from minigan.run.folder import RunError, create
 
 CALM = {
     "accuracy_real": 0.7, "accuracy_fake": 0.65, "slope_g": 0.5, "dead_g": 0.0, "turn": 0.1, "progress": 0.4,

@@ -9,7 +9,7 @@ import minigan as mg
 from minigan import nn, ops
 from minigan.gan import Game, TracedGame
 from minigan.random import Generator
-from minigan.testing import check_grads
+from minigan.testing.gradcheck import check_grads
 
 
 def normal(*shape, seed=0, dtype=np.float64):

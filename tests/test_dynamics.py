@@ -9,12 +9,13 @@ import pytest
 
 import minigan as mg
 from minigan import nn, optim
-from minigan.gan import Alternating, Extragradient, Game, Simultaneous, games, penalties
+from minigan.gan import Alternating, Extragradient, Game, Simultaneous, penalties
 from minigan.gan.objectives import LEAST_SQUARES, MINIMAX, NON_SATURATING, OBJECTIVES, RELATIVISTIC, WASSERSTEIN
 from minigan.gan.penalties import squared_norm
-from minigan.gan.rules import Consensus, FeatureMatching, NagarajanKolter, Unrolled
+from minigan.gan.variants import Consensus, FeatureMatching, NagarajanKolter, Unrolled
+from minigan.lab import small_games as games
 from minigan.random import Generator
-from minigan.testing import check_grads
+from minigan.testing.gradcheck import check_grads
 
 R1 = penalties.PENALTIES["r1"]
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from minigan.kernels import emulator as cp
+from minigan.kernels.gpu import emulator as cp
 
 if cp.missing_compiler():
     pytest.skip(cp.missing_compiler(), allow_module_level=True)

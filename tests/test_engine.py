@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import minigan as mg
 from minigan import nn
-from minigan.autodiff import primitive
-from minigan.gradmode import is_grad_enabled
-from minigan.tensor import Tensor
+from minigan.engine.autodiff import primitive
+from minigan.engine.gradmode import is_grad_enabled
+from minigan.engine.tensor import Tensor
 
 ops = mg.ops
 

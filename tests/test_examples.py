@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from minigan.kernels import emulator
+from minigan.kernels.gpu import emulator
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -21,7 +21,7 @@ from minigan.gan.objectives import (
     WASSERSTEIN,
 )
 from minigan.random import Generator
-from minigan.testing import check_grads
+from minigan.testing.gradcheck import check_grads
 
 DTYPES = [np.float32, np.float64]
 LOG2 = math.log(2)

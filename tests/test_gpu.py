@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigan import device, kernels
+from minigan import kernels
+from minigan.engine import device
 from minigan.gan import Config, Trainer
-from minigan.kernels import cuda
-from minigan.optable import ROWS
-from minigan.testing import check_row
+from minigan.kernels.gpu import launch as cuda
+from minigan.testing.gradcheck import check_row
+from minigan.testing.optable import ROWS
 
 from .test_kernels import GEOMETRIES, gamma, run_triad, triad
 from .test_optable import HypothesisDraw, check_values

@@ -13,8 +13,14 @@ import pytest
 
 from minigan import kernels
 from minigan.kernels.batch_norm import ROWS
-from minigan.kernels.units import CHUNK
-from minigan.references import np_batch_norm, np_batch_norm_grad, np_conv2d, np_conv2d_transpose, np_conv2d_weight_grad
+from minigan.kernels.cpu.units import CHUNK
+from minigan.testing.references import (
+    np_batch_norm,
+    np_batch_norm_grad,
+    np_conv2d,
+    np_conv2d_transpose,
+    np_conv2d_weight_grad,
+)
 
 REGISTRY = kernels.registry()
 U32 = 2.0**-24
@@ -397,7 +403,7 @@ def test_all_that_training_calls_is_compiled_ahead(tmp_path):
 
 def test_a_cold_start_compiles_in_two_processes_and_leaves_none_behind(tmp_path):
     program = """
-import minigan.kernels.jit as jit
+from minigan.kernels.cpu import jit
 started = []
 class Process(jit.subprocess.Popen):
     def __init__(self, *args, **kwargs):
@@ -406,7 +412,7 @@ class Process(jit.subprocess.Popen):
 jit.subprocess.Popen = Process
 import atexit
 atexit.register(lambda: print(len(started), [p.poll() is None for p in started]))
-from minigan.kernels.pool import leader; leader()
+from minigan.kernels.cpu.pool import leader; leader()
 """
     cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
     assert run_program(program, **cache) == "1 [False]"  # ended with its parent

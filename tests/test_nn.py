@@ -9,7 +9,7 @@ import pytest
 
 import minigan as mg
 from minigan import nn, ops
-from minigan.flat import buffer_of
+from minigan.engine.flat import buffer_of
 from minigan.nn import INITIALISERS, initialise
 from minigan.random import Generator
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 import minigan as mg
 from minigan import kernels
-from minigan.autodiff import flatten, primitives
-from minigan.device import device_of, is_array, to_numpy
-from minigan.optable import ROWS, Draw
-from minigan.tensor import Tensor
-from minigan.testing import check_row, moved
-from minigan.transforms import vjp
+from minigan.engine.autodiff import flatten, primitives
+from minigan.engine.device import device_of, is_array, to_numpy
+from minigan.engine.tensor import Tensor
+from minigan.engine.transforms import vjp
+from minigan.testing.gradcheck import check_row, moved
+from minigan.testing.optable import ROWS, Draw
 
 from .conftest import CPU_BACKENDS, EMULATED, running_on
 

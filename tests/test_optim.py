@@ -9,7 +9,7 @@ import pytest
 
 import minigan as mg
 from minigan import kernels, nn, optim
-from minigan.flat import buffer_of
+from minigan.engine.flat import buffer_of
 from minigan.gan import objectives
 
 MAKERS = {

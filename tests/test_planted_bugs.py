@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from minigan import kernels, ops
-from minigan.autodiff import Primitive, flatten, primitives
+from minigan.engine.autodiff import Primitive, flatten, primitives
+from minigan.engine.tensor import Tensor
+from minigan.engine.transforms import vjp
 from minigan.ops import norm
-from minigan.optable import ROWS
-from minigan.tensor import Tensor
-from minigan.testing import check_row
-from minigan.transforms import vjp
+from minigan.testing.gradcheck import check_row
+from minigan.testing.optable import ROWS
 
 from .test_optable import Draw
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minigan import plot
 from minigan.gan.objectives import OBJECTIVES
+from minigan.run import pictures as plot
 
 ROWS = ("loss_d", "loss_g", "accuracy_real", "accuracy_fake", "grad_norm_d", "grad_norm_g")
 

@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from minigan.kernels import pool as pools
-from minigan.kernels.units import PARALLEL_WORK, units
+from minigan.kernels.cpu import pool as pools
+from minigan.kernels.cpu.units import PARALLEL_WORK, units
 
 from .test_kernels import run_program
 
@@ -24,7 +24,7 @@ def count_units(unit, counts):
 def test_every_unit_runs_once(threads):
     program = """
 import numpy as np
-from minigan.kernels.units import PARALLEL_WORK
+from minigan.kernels.cpu.units import PARALLEL_WORK
 from tests.test_pool import count_units
 for job in range(3000):
     counts = np.zeros(2 + job * 37 % 301)
@@ -40,7 +40,7 @@ def test_a_unit_that_fails_is_heard_of(threads, tmp_path):
     """So that the tests with bounds checks can fail, and memory that runs out is not a wrong result."""
     program = """
 import numpy as np
-from minigan.kernels.units import PARALLEL_WORK
+from minigan.kernels.cpu.units import PARALLEL_WORK
 from tests.test_pool import count_units
 for work in (0, PARALLEL_WORK):
     try:
@@ -74,8 +74,8 @@ def test_helpers_that_sleep_are_called_again(monkeypatch):
     program = """
 import time
 import numpy as np
-from minigan.kernels.pool import pool
-from minigan.kernels.units import PARALLEL_WORK
+from minigan.kernels.cpu.pool import pool
+from minigan.kernels.cpu.units import PARALLEL_WORK
 from tests.test_pool import count_units
 for _ in range(3):
     counts = np.zeros(50)
@@ -96,8 +96,8 @@ def test_a_forked_process_has_helpers_of_its_own():
     program = """
 import os
 import numpy as np
-from minigan.kernels.pool import pool
-from minigan.kernels.units import PARALLEL_WORK
+from minigan.kernels.cpu.pool import pool
+from minigan.kernels.cpu.units import PARALLEL_WORK
 from tests.test_pool import count_units
 def run():
     for _ in range(200):

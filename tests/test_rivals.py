@@ -7,10 +7,11 @@ import pytest
 
 import minigan as mg
 from minigan import nn, optim
-from minigan.gan import Game, games
-from minigan.gan.evolution import MUTATIONS, Evolution
-from minigan.gan.mcmc import Calibration, calibrate, langevin, logits_of, metropolis_hastings
+from minigan.gan import Game
 from minigan.gan.objectives import NON_SATURATING
+from minigan.lab import small_games as games
+from minigan.lab.evolution import MUTATIONS, Evolution
+from minigan.lab.mcmc import Calibration, calibrate, langevin, logits_of, metropolis_hastings
 from minigan.random import Generator
 
 # --- evolution --------------------------------------------------------------------------------------------------------

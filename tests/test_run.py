@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minigan import checkpoint
-from minigan import run as runs
 from minigan.data import Dataset
+from minigan.engine.tensor import Tensor
 from minigan.gan import Config, Diverged, Trainer
 from minigan.nn import BatchNorm
 from minigan.random import Generator
-from minigan.tensor import Tensor
+from minigan.run import checkpoint
+from minigan.run import folder as runs
 
 RING = Config(
     data="ring", model="mlp", width=8, latent=4, batch_size=16, steps=40, log_every=5, sample_every=20,

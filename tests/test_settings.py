@@ -10,7 +10,7 @@ import pytest
 from minigan import nn, optim
 from minigan.gan import Alternating, Config, Extragradient, Simultaneous, Trainer
 from minigan.gan.models import MODELS, dress
-from minigan.gan.rules import RULES
+from minigan.gan.variants import RULES
 
 RING = replace(Config.preset("ring"), width=4, batch_size=12, steps=8, device="cpu", lr_schedule="constant")
 

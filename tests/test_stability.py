@@ -7,10 +7,12 @@ import pytest
 
 import minigan as mg
 from minigan import nn, optim
-from minigan.gan import Game, Simultaneous, games, penalties, stability
+from minigan.gan import Game, Simultaneous, penalties
 from minigan.gan.objectives import MINIMAX, NON_SATURATING, WASSERSTEIN
-from minigan.gan.rules import Consensus, NagarajanKolter
-from minigan.gan.stability import Linearised, Spectrum, arnoldi, effective_rates
+from minigan.gan.variants import Consensus, NagarajanKolter
+from minigan.lab import small_games as games
+from minigan.lab import stability
+from minigan.lab.stability import Linearised, Spectrum, arnoldi, effective_rates
 from minigan.random import Generator
 
 R1 = penalties.PENALTIES["r1"]

@@ -7,7 +7,7 @@ import pytest
 
 import minigan as mg
 from minigan import nn
-from minigan.gan import Game, strength
+from minigan.gan import Game
 from minigan.gan.objectives import (
     HINGE,
     LEAST_SQUARES,
@@ -17,6 +17,7 @@ from minigan.gan.objectives import (
     RELATIVISTIC,
     WASSERSTEIN,
 )
+from minigan.lab import strength
 from minigan.random import Generator
 
 # s: saturating σ(s), non-saturating 1 − σ(s), as printed

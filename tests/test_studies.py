@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minigan import cli
-from minigan.gan.stability import Spectrum
+from minigan.cli import main as cli
+from minigan.lab.stability import Spectrum
 from minigan.studies import STUDIES, Budget, cell, dirac, helvetica, stability, write
 from minigan.studies.report import Interval, Table, interval
 from minigan.studies.sweeps import SWEEPS, Outcome, best, figures_of, how_right, in_what_time

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import minigan as mg
-from minigan import autodiff, ops
-from minigan.autodiff import primitive
+from minigan import ops
+from minigan.engine import autodiff
+from minigan.engine.autodiff import primitive
 from minigan.ops.elementwise import constant
-from minigan.testing import GradientError, KinkError, check_grads
+from minigan.testing.gradcheck import GradientError, KinkError, check_grads
 
 X = np.array([0.3, -1.2, 2.1])
 

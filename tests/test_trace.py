@@ -11,12 +11,12 @@ import pytest
 
 import minigan as mg
 from minigan import nn, ops, optim
+from minigan.engine.recorder import perform, recording
+from minigan.engine.trace import Traced
 from minigan.gan import Alternating, Diverged, Game, TracedGame, penalties
 from minigan.gan.models import MODELS
 from minigan.gan.objectives import NON_SATURATING, OBJECTIVES
 from minigan.random import Generator
-from minigan.recorder import perform, recording
-from minigan.trace import Traced
 
 R1, GP = penalties.PENALTIES["r1"], penalties.PENALTIES["wgan-gp"]
 

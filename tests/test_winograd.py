@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from minigan import kernels
-from minigan.kernels import winograd
-from minigan.kernels.forms import FORMS
-from minigan.references import np_conv2d, np_conv2d_transpose, np_conv2d_weight_grad
+from minigan.kernels.cpu import winograd
+from minigan.kernels.cpu.forms import FORMS
+from minigan.testing.references import np_conv2d, np_conv2d_transpose, np_conv2d_weight_grad
 
 from .test_kernels import gamma
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minigan import device
+from minigan.engine import device
 from minigan.gan.dynamics import Dynamics, Step
 from minigan.random import Generator
 

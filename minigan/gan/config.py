@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from minigan.data import DATASETS
-from minigan.device import resolve, why_no_tf32
+from minigan.engine.device import resolve, why_no_tf32
 from minigan.gan.models import ACTIVATIONS, MODELS
 from minigan.gan.objectives import OBJECTIVES, smoothed
 from minigan.gan.penalties import PENALTIES
-from minigan.gan.rules import RULES, TWICE
+from minigan.gan.variants import RULES, TWICE
 from minigan.nn import INITIALISERS
 
 POINTS: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """How the players move on the game's gradients. Alternating steps are Algorithm 1 of 1406.2661.
 
-Every scheme takes a game (whose gradients may be those of a rule: see :mod:`minigan.gan.rules`) and an optimiser for
+Every scheme takes a game (whose gradients may be those of a rule: see :mod:`minigan.gan.variants`) and an optimiser for
 each player, and has one method, ``step``.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from minigan.autodiff import renew
+from minigan.engine.autodiff import renew
+from minigan.engine.tensor import Tensor
 from minigan.gan.game import Game, Losses
 from minigan.optim import Optimizer
-from minigan.tensor import Tensor
 
 Draw = Callable[[], Tensor]
 

@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigan.autodiff import copy, grad
-from minigan.device import as_array, may_look
+from minigan.engine.autodiff import copy, grad
+from minigan.engine.device import as_array, may_look
+from minigan.engine.gradmode import no_grad
+from minigan.engine.tensor import Tensor
 from minigan.gan.objectives import NON_SATURATING, Objective
 from minigan.gan.penalties import Penalty
-from minigan.gradmode import no_grad
 from minigan.nn import Module
 from minigan.ops.conv import weights_stay
 from minigan.ops.elementwise import raw
 from minigan.random import Generator
-from minigan.tensor import Tensor
 
 
 class Diverged(FloatingPointError):

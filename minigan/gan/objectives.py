@@ -12,8 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from minigan.engine.autodiff import grad
+from minigan.engine.device import to_numpy
+from minigan.engine.tensor import Tensor
 from minigan.ops import mean_loss
-from minigan.tensor import Tensor
+from minigan.ops.elementwise import raw
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,20 @@ def _difference(real_logits: Any, fake_logits: Any) -> Any:
     return real_logits - fake_logits
 
 
+def slopes(objective: Objective, logits: Any, real_logits: Any = None) -> np.ndarray:
+    """Return |dL_G/ds| at every generated logit, as if it were a minibatch by itself.
+
+    ``logits`` of any shape, float32 or float64, which the result has too. Paired objectives compare with
+    ``real_logits`` of the same shape, 0 where they are not given.
+    """
+    values = np.asarray(to_numpy(raw(logits)))
+    s = Tensor(values.copy(), requires_grad=True)
+    partner = Tensor(np.zeros_like(values) if real_logits is None else np.asarray(to_numpy(raw(real_logits))))
+    loss = objective.generator(partner if objective.paired else None, s)
+    return np.abs(grad(loss, s, materialize_grads=True).data) * values.dtype.type(values.size)
+
+
+DEAD = 0.01  # a logit that passes less than this share of a unit of gradient is in the dead zone
 LOG2 = 0.6931471805599453
 
 MINIMAX = Separable(

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minigan.autodiff import grad
-from minigan.device import as_array
-from minigan.gradmode import enable_grad
+from minigan.engine.autodiff import grad
+from minigan.engine.device import as_array
+from minigan.engine.gradmode import enable_grad
+from minigan.engine.tensor import Tensor
 from minigan.ops import flatten_samples, mean, relu, reshape, sqrt, square, sum, var
 from minigan.ops.elementwise import raw
 from minigan.random import Generator
-from minigan.tensor import Tensor
 
 Discriminator = Callable[[Tensor], Tensor]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from minigan.device import as_array
+from minigan.engine.device import as_array
+from minigan.engine.tensor import Tensor
+from minigan.engine.trace import Traced
 from minigan.gan.game import Game, Gradient
 from minigan.ops.conv import weights_stay
 from minigan.ops.elementwise import raw
-from minigan.tensor import Tensor
-from minigan.trace import Traced
 
 
 @dataclass
@@ -21,8 +21,8 @@ class TracedGame(Game):
     """A :class:`Game` with the same numbers, bit by bit, whose gradients are replayed from the third turn on.
 
     For networks, penalties and objectives that compute with ops alone and make the same calls whatever the data, as all
-    of this package do: see :mod:`minigan.trace` for what a trace cannot see, and what it checks. Changes to a network's
-    layers and settings between turns are noticed.
+    of this package do: see :mod:`minigan.engine.trace` for what a trace cannot see, and what it checks. Changes to a
+    network's layers and settings between turns are noticed.
 
     ``traces["discriminator"]`` and ``["generator"]`` hold the turns' source, for reading.
     """

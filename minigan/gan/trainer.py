@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from minigan.autodiff import renew
 from minigan.data import Dataset, batch_indices, load
-from minigan.device import allow_tf32, device_of, resolve, sizes_told, to_device, to_numpy
+from minigan.engine.autodiff import renew
+from minigan.engine.device import allow_tf32, device_of, resolve, sizes_told, to_device, to_numpy
+from minigan.engine.gradmode import no_grad
+from minigan.engine.tensor import Tensor
+from minigan.gan.build import make_dynamics, make_game, make_networks, make_optimizer
 from minigan.gan.captured import CapturedStep
 from minigan.gan.config import Config
-from minigan.gan.diagnosis import Movement
 from minigan.gan.dynamics import Step
 from minigan.gan.game import Diverged
-from minigan.gan.settings import make_dynamics, make_game, make_networks, make_optimizer
-from minigan.gan.strength import DEAD, slopes
-from minigan.gradmode import no_grad
+from minigan.gan.objectives import DEAD, slopes
+from minigan.gan.player import Movement
 from minigan.nn import BatchNorm, InstanceNoise, Module, initialise
 from minigan.optim import Optimizer
 from minigan.random import Generator
-from minigan.tensor import Tensor
 
 STANDING = 1024  # latents that set the statistics of batch norm in the generator that samples come from
 
@@ -114,7 +114,7 @@ class Trainer:
         """Return one row of numbers about a step, and where the players stand since the last row.
 
         Losses, penalty, D's accuracy, both gradients' norms, the mean |dL_G/ds| of G's samples and the share of them in
-        the dead zone, and how the players' point moves (:class:`minigan.gan.diagnosis.Movement`).
+        the dead zone, and how the players' point moves (:class:`minigan.lab.diagnosis.Movement`).
         """
         d, g = step.discriminator, step.generator
         assert d.real_logits is not None

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from minigan import ops
-from minigan.device import device_of, to_device, xp
+from minigan.engine.device import device_of, to_device, xp
+from minigan.engine.recorder import perform
+from minigan.engine.tensor import Tensor
 from minigan.nn.init import lecun
 from minigan.nn.layers import LINEAR, Activation, Fusing, Weighted
 from minigan.nn.module import Module
 from minigan.random import Generator
-from minigan.recorder import perform
-from minigan.tensor import Tensor
 
 _seeds = itertools.count()
 _init = Generator(1, stream="init")  # as for the other layers: made one after the other they differ

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from minigan.autodiff import renew
-from minigan.device import to_device
+from minigan.engine.autodiff import renew
+from minigan.engine.device import to_device
 from minigan.random import Generator
 
 Initialiser = Callable[[Generator, tuple[int, ...], int, int], np.ndarray]

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from minigan import ops
+from minigan.engine.recorder import perform
+from minigan.engine.tensor import Tensor
 from minigan.nn.init import lecun
 from minigan.nn.module import Module
 from minigan.ops.conv import Pair, pair
 from minigan.random import Generator
-from minigan.recorder import perform
-from minigan.tensor import Tensor
 
 _init = Generator(0, stream="init")  # layers made one after the other differ, and are the same in every process
 _dropout_seeds = itertools.count()

@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from minigan.autodiff import renew
-from minigan.device import resolve, to_device
-from minigan.flat import flatten_
-from minigan.tensor import FLOATS, Tensor
+from minigan.engine.autodiff import renew
+from minigan.engine.device import resolve, to_device
+from minigan.engine.flat import flatten_
+from minigan.engine.tensor import FLOATS, Tensor
 
 
 class Module:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from minigan.gradmode import no_grad
+from minigan.engine.gradmode import no_grad
+from minigan.engine.tensor import Tensor
 from minigan.nn.layers import Activation, Fusing
 from minigan.nn.module import Module
-from minigan.tensor import Tensor
 
 
 class Sequential(Module):

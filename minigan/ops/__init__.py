@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minigan.device import as_array
+from minigan.engine.device import as_array
+from minigan.engine.tensor import Tensor
 from minigan.ops.bias_act import bias_act, leaky_relu, relu
 from minigan.ops.conv import conv2d, conv2d_transpose, conv2d_weight_grad
 from minigan.ops.dense import dense, matmul
@@ -36,7 +37,6 @@ from minigan.ops.loss import mean_loss
 from minigan.ops.norm import batch_norm
 from minigan.ops.reduce import broadcast_to, logsumexp, max, mean, min, softmax, sum, sum_to, var
 from minigan.ops.shape import concat, flatten_samples, getitem, pad, reshape, scatter_add, stack, to, transpose
-from minigan.tensor import Tensor
 
 __all__ = [
     "abs",

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from minigan import kernels
-from minigan.autodiff import primitive
+from minigan.engine.autodiff import primitive
+from minigan.engine.tensor import Tensor
 from minigan.ops.bias_act import bias_act_vjp
-from minigan.tensor import Tensor
 
 Pair = tuple[int, int]
 

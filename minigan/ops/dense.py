@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from minigan import kernels
-from minigan.autodiff import primitive
+from minigan.engine.autodiff import primitive
+from minigan.engine.tensor import Tensor
 from minigan.ops.bias_act import bias_act_vjp
 from minigan.ops.elementwise import raw
 from minigan.ops.shape import reshape, transpose
-from minigan.tensor import Tensor
 
 
 def _check_dtypes(x: Any, w: Any) -> None:

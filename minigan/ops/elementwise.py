@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from minigan import kernels
-from minigan.autodiff import primitive
-from minigan.device import as_array, device_of, is_array, to_device, xp
-from minigan.recorder import recording
-from minigan.tensor import FLOATS, Tensor
+from minigan.engine.autodiff import primitive
+from minigan.engine.device import as_array, device_of, is_array, to_device, xp
+from minigan.engine.recorder import recording
+from minigan.engine.tensor import FLOATS, Tensor
 
 
 def constant(function: Callable[..., Any], *arguments: Any) -> Tensor:
@@ -37,7 +37,7 @@ def require_float(x: Any) -> None:
 def raw(x: Any) -> Any:
     """Return the array (or number) behind a Tensor, or ``x`` itself; TypeError for lists and tuples."""
     if isinstance(x, list | tuple):
-        raise TypeError(f"expected a Tensor or an array here, not a {type(x).__name__}: use minigan.tensor")
+        raise TypeError(f"expected a Tensor or an array here, not a {type(x).__name__}: use minigan.engine.tensor")
     return x.data if type(x) is Tensor else x
 
 

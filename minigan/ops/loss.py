@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from minigan import kernels
-from minigan.autodiff import primitive, primitive_with_memo
+from minigan.engine.autodiff import primitive, primitive_with_memo
+from minigan.engine.tensor import Tensor
 from minigan.ops.elementwise import sigmoid
-from minigan.tensor import Tensor
 
 
 @primitive_with_memo

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from minigan import kernels
-from minigan.autodiff import primitive_with_memo, primitive_with_results
+from minigan.engine.autodiff import primitive_with_memo, primitive_with_results
+from minigan.engine.tensor import Tensor
+from minigan.engine.transforms import vjp
 from minigan.ops.bias_act import bias_act_grad
 from minigan.ops.elementwise import sqrt
 from minigan.ops.reduce import broadcast_to, mean, sum_to, var
-from minigan.tensor import Tensor
-from minigan.transforms import vjp
 
 
 @primitive_with_memo

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from minigan.autodiff import primitive
-from minigan.device import as_array, xp
+from minigan.engine.autodiff import primitive
+from minigan.engine.device import as_array, xp
+from minigan.engine.tensor import Tensor
 from minigan.ops.elementwise import constant, raw, square
 from minigan.ops.shape import reshape
-from minigan.tensor import Tensor
 
 Axis = int | tuple[int, ...] | None
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from minigan.autodiff import primitive
-from minigan.device import device_of, is_array, resolve, to_device, xp
+from minigan.engine.autodiff import primitive
+from minigan.engine.device import device_of, is_array, resolve, to_device, xp
+from minigan.engine.tensor import Tensor
 from minigan.ops.elementwise import raw
-from minigan.tensor import Tensor
 
 
 @primitive

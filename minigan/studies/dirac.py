@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from minigan.engine.tensor import Tensor
 from minigan.gan.dynamics import Alternating, Dynamics, Simultaneous
 from minigan.gan.game import Game
-from minigan.gan.games import SmallGame, dirac
 from minigan.gan.objectives import MINIMAX, NON_SATURATING, WASSERSTEIN, Objective
 from minigan.gan.penalties import PENALTIES
-from minigan.gan.rules import Consensus, NagarajanKolter
-from minigan.gan.stability import NEUTRAL, Linearised
+from minigan.gan.variants import Consensus, NagarajanKolter
+from minigan.lab.small_games import SmallGame, dirac
+from minigan.lab.stability import NEUTRAL, Linearised
 from minigan.optim import SGD
 from minigan.studies.figures import COLOURS, new_figure
 from minigan.studies.report import Budget, Result, Study, Table, listed
-from minigan.tensor import Tensor
 
 STEP, STEPS = 0.2, 500
 R1 = PENALTIES["r1"]

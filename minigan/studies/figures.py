@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minigan.plot import new_figure, plain_ticks, smooth, tidy
+from minigan.run.pictures import new_figure, plain_ticks, smooth, tidy
 from minigan.studies.report import Interval
 
 # dark enough to tell apart in grey, with a dash and a marker of their own

@@ -11,9 +11,9 @@ import numpy as np
 
 from minigan.data import load
 from minigan.gan.config import Config
-from minigan.gan.evolution import Evolution
-from minigan.gan.mcmc import calibrate, langevin, logits_of, metropolis_hastings
 from minigan.gan.trainer import Trainer
+from minigan.lab.evolution import Evolution
+from minigan.lab.mcmc import calibrate, langevin, logits_of, metropolis_hastings
 from minigan.random import Generator
 from minigan.studies.figures import bars, new_figure
 from minigan.studies.report import Budget, Result, Study, Table, interval

@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from minigan.engine.tensor import Tensor
 from minigan.gan.config import Config
 from minigan.gan.dynamics import Simultaneous
 from minigan.gan.game import Game
-from minigan.gan.games import SmallGame, dirac, gaussians
 from minigan.gan.objectives import MINIMAX, NON_SATURATING, WASSERSTEIN
 from minigan.gan.penalties import PENALTIES
-from minigan.gan.rules import NagarajanKolter
-from minigan.gan.stability import Linearised, Spectrum, effective_rates
 from minigan.gan.trainer import Trainer
+from minigan.gan.variants import NagarajanKolter
+from minigan.lab.small_games import SmallGame, dirac, gaussians
+from minigan.lab.stability import Linearised, Spectrum, effective_rates
 from minigan.optim import SGD, Adam, Optimizer, RMSProp
 from minigan.random import Generator
 from minigan.studies.figures import COLOURS, MARKERS, new_figure, tidy
 from minigan.studies.report import Budget, Result, Study, Table, brief, interval, listed
-from minigan.tensor import Tensor
 
 STEPS = 400
 OPTIMISERS: dict[str, Any] = {

@@ -11,8 +11,8 @@ from minigan.data import batch_indices
 from minigan.gan.config import Config
 from minigan.gan.game import Game
 from minigan.gan.objectives import MINIMAX, NON_SATURATING, OBJECTIVES
-from minigan.gan.strength import DEAD, dead_share, dead_zone, layer_norms, slopes
 from minigan.gan.trainer import Trainer
+from minigan.lab.strength import DEAD, dead_share, dead_zone, layer_norms, slopes
 from minigan.random import Generator
 from minigan.studies.figures import COLOURS, DASHES, MARKERS, new_figure, tidy
 from minigan.studies.report import Budget, Result, Study, Table, brief, interval, listed

@@ -13,8 +13,8 @@ import numpy as np
 from minigan.data import Dataset, load
 from minigan.gan.config import Config
 from minigan.gan.game import Diverged
-from minigan.gan.metrics import frechet_distance, mode_coverage, real_floor
 from minigan.gan.trainer import Trainer
+from minigan.lab.metrics import frechet_distance, mode_coverage, real_floor
 from minigan.studies.figures import COLOURS, DASHES, columns, line, new_figure, plain_ticks, smooth, tidy
 from minigan.studies.report import Budget, Interval, Result, Study, Table, interval, listed
 

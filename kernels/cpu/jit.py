@@ -1,0 +1,180 @@
+"""Numba, loaded and compiled on the first call of a loop nest, cached on disk, and said so when it takes time.
+
+Decisions that hold for every kernel (measured, or found as wrong results elsewhere):
+
+* one pool of threads (minigan.kernels.cpu.pool), and no BLAS or OpenMP beside it: two pools fight for the cores;
+* no ``fastmath``: with ``contract`` and ``reassoc`` a batch-norm gradient came out with other bits when its machine
+  code was loaded from the cache than when it was compiled in the process. Strict arithmetic is defined by the source
+  alone, ``isnan`` tells the truth, and loops over channels vectorise all the same;
+* no reduction across units of work: work is cut in units of a constant size, each writes its own slot, the slots are
+  combined in order. So results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import functools
+import hashlib
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# what only compiled code calls needs none of the code that unpacks Python's objects
+NOT_FROM_PYTHON = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+_listener: Any = None
+
+
+def _announce_compilation(numba: Any) -> None:
+    """Say once, when the first real compilation (not a cache load) begins, why the first call is slow."""
+    global _listener
+    if _listener is not None:
+        return
+    from numba.core import event
+
+    class FirstCompilation(event.Listener):
+        announced = False
+
+        def on_start(self, event: Any) -> None:
+            if not self.announced:
+                self.announced = True
+                print("minigan: compiling the CPU kernels (once; they are cached on disk)", file=sys.stderr, flush=True)
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    _listener = FirstCompilation()
+    event.register("numba:compile", _listener)
+
+
+@functools.cache
+def _keep_memory() -> None:
+    """Let the C library keep freed arrays for the next step, which asks for the same sizes again.
+
+    It would hand large ones back to the system, and a page that comes anew costs a fault: a tenth of a training step.
+    Where the user has set the allocator (MALLOC_…) or it is not glibc's, it stays as it is.
+    """
+    choose = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if choose and not any(name.startswith("MALLOC_") for name in os.environ):
+        trim_threshold, mmap_threshold = -1, -3  # the numbers of the options
+        choose(mmap_threshold, 1 << 25)  # the most that glibc takes
+        choose(trim_threshold, (1 << 31) - 1)
+
+
+def compile_ahead() -> None:
+    """Start a process that compiles, last things first, what a training step will ask for, into the cache on disk.
+
+    Compilation keeps one core busy; this takes the other. The process ends with this one.
+    """
+    if os.environ.get("MINIGAN_COMPILING") or not _is_python() or (os.cpu_count() or 1) < 2:
+        return
+    quiet: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    program = "from minigan.kernels.warm import compile_kernels; compile_kernels()"
+    ahead = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "MINIGAN_COMPILING": "1"}, **quiet)
+    atexit.register(_end, ahead)
+
+
+def _is_python() -> bool:
+    return bool(sys.executable) and not getattr(sys, "frozen", False)  # frozen: the executable is the user's program
+
+
+def _end(process: Any) -> None:
+    if process.poll() is None:
+        process.terminate()
+        process.wait()
+
+
+def load_numba() -> Any:
+    """Import Numba, ready to say when it compiles."""
+    import numba
+
+    _keep_memory()
+    _announce_compilation(numba)
+    return numba
+
+
+@functools.cache
+def vector_bytes() -> int:
+    """Return the width of this machine's vectors in bytes (MINIGAN_VECTOR_BYTES: of narrower ones, for tests)."""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    widest = 64 if features.get("avx512f") else 32 if features.get("avx") and features.get("fma") else 16
+    return int(os.environ.get("MINIGAN_VECTOR_BYTES", widest))
+
+
+class Late:
+    """A value that loop nests name, made when the first of them is compiled: importing kernels must not load Numba."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make = functools.cache(make)
+        self.__doc__ = make.__doc__
+
+
+class Helper(Late):
+    """A function in the Numba subset of Python that loop nests call, of this or another file."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(self._compile)
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    def _compile(self) -> Any:
+        numba = load_numba()
+        compiled = numba.njit(error_model="numpy", nogil=True, **NOT_FROM_PYTHON)(_bound(self.function))
+        # Numba would compile it anew for every constant among the arguments
+        general, unliteral = compiled.get_call_template, numba.types.unliteral
+        compiled.get_call_template = lambda args, named: general(tuple(map(unliteral, args)), named)
+        return compiled
+
+
+def late(make: Callable[[], Any]) -> Any:
+    """Make a value when a loop nest that names it is compiled."""
+    return Late(make)
+
+
+def helper(function: Callable[..., Any]) -> Any:
+    """Let loop nests call the function."""
+    return Helper(function)
+
+
+def _named(function: Callable[..., Any]) -> dict[str, Late]:
+    names: Any = function.__globals__
+    return {name: names[name] for name in function.__code__.co_names if isinstance(names.get(name), Late)}
+
+
+def _bound(function: Callable[..., Any]) -> Any:
+    """Return the function with its late values in place."""
+    made = {name: value.make() for name, value in _named(function).items()}
+    return types.FunctionType(function.__code__, {**function.__globals__, **made}, function.__name__)
+
+
+@functools.cache
+def edition() -> str:
+    """Return a name for all that machine code depends on beside a function's own file, which Numba's cache knows."""
+    text = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.parent.rglob("*.py")))
+    return hashlib.sha256(text + str(vector_bytes()).encode()).hexdigest()[:8]
+
+
+def compiled(function: Callable[..., Any], name: str, **options: Any) -> Any:
+    """Compile with Numba, cached on disk under the name where there is a folder to write to."""
+    numba = load_numba()
+    function = _bound(function)
+    function.__qualname__ = name
+    options |= {"error_model": "numpy", "nogil": True}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # compile in every process
+        return numba.njit(**options)(function)
+
+
+def address_of(dispatcher: Any, kinds: tuple[Any, ...]) -> int:
+    """Return where the machine code for arguments of these types lies."""
+    dispatcher.compile(kinds)
+    overload = dispatcher.overloads[kinds]
+    return overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name)

@@ -1,0 +1,260 @@
+"""The threads that help: a job is handed to whoever is awake, and nobody waits for one who is not there yet.
+
+The thread that has a job opens it, works on it until nothing is left to take, closes it, and waits only for helpers
+that are inside. OpenMP's regions end when every thread of the team has come and gone: where another process or another
+virtual machine has one of the cores for a millisecond, each small product would wait for it.
+
+Helpers watch for work for about a millisecond, then look now and then, then sleep until they are called. What threads
+share lies in words of memory, each on a line of the cache of its own:
+
+    JOB      odd while a job is open; it counts up, so that no two jobs have one number
+    ACTIVE   helpers inside a job
+    BUSY     1 while one of the program's threads has the helpers: another one works alone meanwhile
+    TASK     the job: the address of a function (share, arguments) and of its arguments
+    STOP     1 when the process ends
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from minigan.kernels.cpu.jit import NOT_FROM_PYTHON, address_of, compile_ahead, compiled, edition, late, load_numba
+
+LINE = 8  # words of a line of the cache
+JOB, ACTIVE, BUSY, TASK, STOP = (LINE * i for i in range(5))
+MOST_THREADS = 64
+WATCH = 20_000  # looks for work one after the other
+NAPS = 1000  # looks for work after that, with NAP between
+NAP = 50  # µs
+PATIENCE = 2000  # looks at helpers that are still inside, before the core is offered to them
+
+SERIAL = os.environ.get("MINIGAN_SERIAL") == "1"  # all on one thread: for tests of what a single loop does
+
+
+@late
+def swap_word() -> Any:
+    """Build ``swap_word(state, at, value)``: write, and return what was there; threads agree on the order."""
+    return _on_word(lambda builder, place, value: builder.atomic_rmw("xchg", place, value, "seq_cst"))
+
+
+@late
+def add_word() -> Any:
+    """Build ``add_word(state, at, value)``: add, and return what was there."""
+    return _on_word(lambda builder, place, value: builder.atomic_rmw("add", place, value, "seq_cst"))
+
+
+@late
+def read_word() -> Any:
+    """Build ``read_word(state, at, 0)``."""
+    return _on_word(lambda builder, place, value: builder.load_atomic(place, "seq_cst", 8))
+
+
+def _on_word(rule: Any) -> Any:
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def on_word(typing: Any, state: Any, at: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            first = builder.inttoptr(values[0], ir.IntType(64).as_pointer())
+            return rule(builder, builder.gep(first, [values[1]]), values[2])
+
+        return types.intp(types.intp, types.intp, types.intp), generate
+
+    return on_word
+
+
+@late
+def rest() -> Any:
+    """Build ``rest()``: tell the core that this is a loop that waits."""
+    from llvmlite import ir
+    from llvmlite.binding import get_process_triple
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    machine = get_process_triple().split("-")[0]
+
+    @intrinsic
+    def rest(typing: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            def hint(name: str, *numbers: int) -> None:
+                small = ir.IntType(32)
+                kind = ir.FunctionType(ir.VoidType(), [small] * len(numbers))
+                function = cgutils.get_or_insert_function(builder.module, kind, name)
+                builder.call(function, [small(n) for n in numbers])
+
+            if machine in ("x86_64", "i686"):
+                hint("llvm.x86.sse2.pause")
+            elif machine in ("aarch64", "arm64"):
+                hint("llvm.aarch64.hint", 1)  # yield
+            return context.get_dummy_value()
+
+        return types.void(), generate
+
+    return rest
+
+
+@late
+def nap() -> Any:
+    """Build ``nap(µs)``: sleep; nap(0) offers the core to others."""
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    small = ir.IntType(32)
+
+    @intrinsic
+    def nap(typing: Any, microseconds: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            if os.name == "posix":
+                usleep = cgutils.get_or_insert_function(builder.module, ir.FunctionType(small, [small]), "usleep")
+                builder.call(usleep, [builder.trunc(values[0], small)])
+            return context.get_dummy_value()
+
+        return types.void(types.intp), generate
+
+    return nap
+
+
+@late
+def call_task() -> Any:
+    """Build ``call_task(function, share, arguments)``: call the function at this address."""
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def call_task(typing: Any, function: Any, share: Any, arguments: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64), ir.IntType(64)])
+            builder.call(builder.inttoptr(values[0], kind.as_pointer()), [values[1], values[2]])
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.intp, types.intp), generate
+
+    return call_task
+
+
+def _lead(state, function, arguments):
+    """Work on a task together with the helpers that are awake; return when all of it is done."""
+    if swap_word(state, BUSY, 1) == 1:
+        call_task(function, 0, arguments)
+        return
+    swap_word(state, TASK, function)
+    swap_word(state, TASK + 1, arguments)
+    add_word(state, JOB, 1)
+    call_task(function, 0, arguments)
+    add_word(state, JOB, 1)
+    looks = 0
+    while read_word(state, ACTIVE, 0) > 0:
+        looks += 1
+        if looks % PATIENCE == 0:
+            nap(0)
+        rest()
+    swap_word(state, BUSY, 0)
+
+
+def _help(state, share):
+    """Do this share of every job that is opened, until there was none for a while."""
+    done, looks = 0, 0
+    while looks < WATCH + NAPS and read_word(state, STOP, 0) == 0:
+        job = read_word(state, JOB, 0)
+        if job % 2 == 1 and job != done:
+            add_word(state, ACTIVE, 1)
+            if read_word(state, JOB, 0) == job:  # still open: now it cannot be left before this helper leaves
+                call_task(read_word(state, TASK, 0), share, read_word(state, TASK + 1, 0))
+            add_word(state, ACTIVE, -1)
+            done, looks = job, 0
+        else:
+            looks += 1
+            if looks < WATCH:
+                rest()
+            else:
+                nap(NAP)
+
+
+@functools.cache
+def leader() -> int:
+    """Return the address of the compiled :func:`_lead`; in a cold cache, have the rest compiled ahead."""
+    lead = compiled(_lead, f"_lead.{edition()}", **NOT_FROM_PYTHON)
+    address = address_of(lead, (load_numba().intp,) * 3)
+    if lead.stats.cache_path and not lead.stats.cache_hits:
+        compile_ahead()
+    return address
+
+
+class Pool:
+    """As many threads as Numba is set to use, this one included."""
+
+    def __init__(self) -> None:
+        numba = load_numba()
+        self.threads = 1 if SERIAL else min(MOST_THREADS, numba.config.NUMBA_NUM_THREADS)
+        self.asleep = False
+        if self.threads == 1:
+            return
+        self.lead = leader()
+        self._called = threading.Event()
+        block = np.zeros(6 * LINE, np.int64)
+        self._words = block[-block.ctypes.data // 8 % LINE :]  # from the start of a line of the cache
+        self.state = self._words.ctypes.data
+        self._help = compiled(_help, f"_help.{edition()}", no_cfunc_wrapper=True)
+        self._help.compile((numba.intp, numba.intp))
+        self._helpers = [threading.Thread(target=self._run, args=(i,), daemon=True) for i in range(1, self.threads)]
+        for thread in self._helpers:
+            thread.start()
+        atexit.register(self._end)
+
+    def _run(self, share: int) -> None:
+        while not self._words[STOP]:
+            self._help(self.state, share)
+            self._called.clear()
+            self.asleep = True
+            if not self._words[STOP]:
+                self._called.wait()
+
+    def wake(self) -> None:
+        """Call the helpers that sleep."""
+        self.asleep = False
+        self._called.set()
+
+    def _end(self) -> None:
+        """Let the helpers leave compiled code before the interpreter takes it away."""
+        self._words[STOP] = 1
+        self.wake()
+        for thread in self._helpers:
+            thread.join(1.0)
+
+
+_pool: Pool | None = None
+_making = threading.Lock()
+
+
+def pool() -> Pool:
+    """Return this process's pool, made when it is first asked for."""
+    global _pool
+    if _pool is None:
+        with _making:
+            if _pool is None:
+                _pool = Pool()
+    return _pool
+
+
+def _forget() -> None:
+    """Forget threads that a forked process did not inherit."""
+    global _pool, _making
+    if _pool is not None:
+        atexit.unregister(_pool._end)
+    _pool, _making = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,106 @@
+"""A GPU for machines without one: CUDA C runs on the CPU, unchanged, behind the names that CuPy has.
+
+    from minigan.kernels.gpu import emulator as cupy
+
+Slow and strict. Every thread is a fiber, every access to memory is looked at: reading what nobody wrote, touching what
+lies outside, races, barriers that not all threads reach, arguments of the wrong type, host arrays among device arrays
+end in an :class:`EmulationError` that names the thread and the line. Kernels are compiled with g++ when first called.
+
+| file | what |
+|---|---|
+| `array.py` | device memory: arrays that know what was written |
+| `pool.py` | how much device memory there is |
+| `module.py` | compiling and launching |
+| `stream.py` | streams, events, and graphs that are recorded and replayed |
+| `runtime.cpp` | the machine: fibers, barriers, warps, the check of every access |
+| `cuda.hpp` | the words of CUDA C for g++ |
+"""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as _np
+
+from minigan.kernels.gpu.emulator import pool as _pool
+from minigan.kernels.gpu.emulator import stream as _stream
+from minigan.kernels.gpu.emulator.array import (
+    array,
+    asarray,
+    ascontiguousarray,
+    asnumpy,
+    empty,
+    empty_like,
+    full,
+    full_like,
+    lift,
+    ndarray,
+    ones,
+    ones_like,
+    zeros,
+    zeros_like,
+)
+from minigan.kernels.gpu.emulator.errors import (
+    CompileException,
+    CUDADriverError,
+    CUDARuntimeError,
+    EmulationError,
+    OutOfMemoryError,
+)
+from minigan.kernels.gpu.emulator.module import ORDERS, RawKernel, RawModule, missing_compiler, order
+from minigan.kernels.gpu.emulator.pool import get_default_memory_pool
+
+__version__ = "emulated"
+
+
+cuda = SimpleNamespace(
+    MemoryPool=_pool.MemoryPool,
+    using_allocator=lambda allocator: nullcontext(),
+    Stream=_stream.Stream,
+    Event=_stream.Event,
+    Graph=_stream.Graph,
+    get_current_stream=_stream.get_current_stream,
+    get_elapsed_time=_stream.get_elapsed_time,
+    compiler=SimpleNamespace(CompileException=CompileException),
+    runtime=SimpleNamespace(
+        CUDARuntimeError=CUDARuntimeError,
+        getDeviceCount=lambda: 1,
+        deviceSynchronize=_stream.synchronize_device,
+        memGetInfo=_pool.free_and_total,
+    ),
+    memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+    driver=SimpleNamespace(CUDADriverError=CUDADriverError),
+)
+
+__all__ = [
+    "ORDERS",
+    "CUDADriverError",
+    "CUDARuntimeError",
+    "CompileException",
+    "EmulationError",
+    "RawKernel",
+    "RawModule",
+    "array",
+    "asarray",
+    "ascontiguousarray",
+    "asnumpy",
+    "cuda",
+    "empty",
+    "empty_like",
+    "full",
+    "full_like",
+    "get_default_memory_pool",
+    "missing_compiler",
+    "ndarray",
+    "ones",
+    "ones_like",
+    "order",
+    "zeros",
+    "zeros_like",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Return what NumPy has under this name, for device arrays."""
+    value = getattr(_np, name)
+    return lift(value) if callable(value) and not isinstance(value, type) else value

@@ -1,0 +1,132 @@
+"""``minigan doctor``: what works on this machine, one finding a line, with the sentence that mends what does not."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+import minigan
+from minigan import kernels
+from minigan.cli.flags import parse
+from minigan.engine import device
+from minigan.kernels.gpu import launch as cuda
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; ``needed`` things must work for minigan to run."""
+
+    what: str
+    works: bool
+    detail: str
+    remedy: str = ""
+    needed: bool = True
+
+
+def examine() -> list[Finding]:
+    """Look at versions, kernels, threads, caches and the GPU."""
+    return [_python(), *_packages(), _kernels(), _threads(), _cache(), _folder(), _gpu(), _emulator()]
+
+
+def _python() -> Finding:
+    version = platform.python_version_tuple()
+    works = (int(version[0]), int(version[1])) >= (3, 11)
+    remedy = "" if works else "install Python 3.11 or newer"
+    return Finding("python", works, f"{platform.python_version()}, minigan {minigan.__version__}", remedy)
+
+
+def _packages() -> list[Finding]:
+    found = []
+    for name in ("numpy", "numba", "matplotlib", "pillow", "safetensors", "tyro", "rich"):
+        try:
+            found.append(Finding(name, True, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            found.append(Finding(name, False, "is missing", f"pip install {name}"))
+    return found
+
+
+def _kernels() -> Finding:
+    began = time.perf_counter()
+    x = np.linspace(-3, 3, 60, dtype=np.float32).reshape(20, 3)
+    try:
+        fast = kernels.bias_act(x, x[0], activation="leaky_relu", slope=0.2)
+        with kernels.use("reference"):
+            plain = kernels.bias_act(x, x[0], activation="leaky_relu", slope=0.2)
+    except Exception as error:  # whatever Numba or its compiler may raise is the finding
+        return Finding(
+            "kernels", False, f"{type(error).__name__}: {error}", "pip install --force-reinstall numba llvmlite"
+        )
+    works = bool(np.allclose(fast, plain))
+    return Finding("kernels", works, f"compiled or loaded and run in {time.perf_counter() - began:.1f} s")
+
+
+def _threads() -> Finding:
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cores = os.cpu_count() or 1
+    return Finding("threads", True, f"{cores} cores")
+
+
+def _cache() -> Finding:
+    where = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(kernels.__file__ or ".").parent / "__pycache__")
+    if _writable(where):
+        return Finding("cache", True, f"compiled kernels are kept in {where}", needed=False)
+    remedy = "Numba falls back to your home folder; NUMBA_CACHE_DIR names another place"
+    return Finding("cache", False, f"{where} cannot be written to", remedy, needed=False)
+
+
+def _folder() -> Finding:
+    here = Path.cwd()
+    works = _writable(here)
+    remedy = "" if works else "change to a folder of your own, or give train an --out that can be written to"
+    return Finding("run folder", works, f"{here} {'can' if works else 'cannot'} be written to", remedy)
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _gpu() -> Finding:
+    reason = device.why_not("cuda")
+    if reason:
+        what, _, remedy = reason.partition(": ")
+        return Finding("gpu", False, what, remedy, needed=False)
+    return Finding("gpu", True, cuda.describe("cuda"), needed=False)
+
+
+def _emulator() -> Finding:
+    reason = device.why_not("cuda-emulated")
+    if reason:
+        return Finding("emulator", False, reason, "apt install g++", needed=False)
+    return Finding("emulator", True, "g++ can compile the CUDA kernels for this CPU", needed=False)
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what works on this machine, and the sentence that mends what does not."""
+
+
+def doctor(arguments: Sequence[str]) -> int:
+    """Run ``minigan doctor``."""
+    parse(Doctor, arguments)
+    findings = examine()
+    width = max(len(finding.what) for finding in findings)
+    for finding in findings:
+        print(f"{'ok' if finding.works else '--'}  {finding.what:<{width}}  {finding.detail}")
+        if finding.remedy:
+            print(f"    {'':<{width}}  {finding.remedy}")
+    return 0 if all(finding.works for finding in findings if finding.needed) else 1

@@ -1,0 +1,33 @@
+"""``minigan explain``: say what happened in a run, and draw it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from minigan.cli.flags import parse
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Say in a paragraph what happened in a run, and draw it (RUN/explain.png)."""
+
+    run: Annotated[Path, tyro.conf.arg(metavar="RUN"), tyro.conf.Positional]
+    """Folder of a run."""
+
+
+def explain(arguments: Sequence[str]) -> int:
+    """Run ``minigan explain``."""
+    from minigan.run.explain import explain as read
+
+    options: Explain = parse(Explain, arguments)
+    found = read(options.run)
+    print(found.text(min(100, shutil.get_terminal_size().columns)))
+    found.draw(options.run / "explain.png")
+    print(f"the picture is {options.run / 'explain.png'}")
+    return 0

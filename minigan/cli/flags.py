@@ -1,0 +1,60 @@
+"""What all commands share: reading flags, and refusing in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+
+class Refusal(Exception):
+    """A request that cannot be met: one sentence for the user, and the exit code."""
+
+    def __init__(self, sentence: str, code: int = 2) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+def parse(options: Any, arguments: Sequence[str], default: Any = None, name: str = "") -> Any:
+    """Parse a command's flags; :class:`Refusal` says in a sentence what is wrong with them."""
+    name = name or options.__name__.lower()
+    said = io.StringIO()
+    settings = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(options, args=list(arguments), prog=f"minigan {name}", **settings)
+    except SystemExit as leaving:
+        if not leaving.code:
+            raise
+        raise Refusal(f"{_sentence(said.getvalue())}; see minigan {name} --help") from None
+
+
+def _sentence(box: str) -> str:
+    """Return the first part of a framed message as one line, with the nearest flag if the message offers one."""
+    parts: list[list[str]] = [[]]
+    for line in box.splitlines()[1:]:  # the first line is the frame's title
+        words = line.strip("│| \t")
+        if words.strip("─-╭╮╰╯+"):
+            parts[-1].append(words)
+        elif parts[-1]:  # a rule
+            parts.append([])
+    first = " ".join(parts[0]).removeprefix("Error parsing Train: ") or "these options make no sense"
+    for part in parts[1:]:
+        if part and part[0].startswith("Perhaps you meant"):
+            return f"{first}; did you mean {' '.join(part[1:2]).split(' ')[0]}?"
+    return first
+
+
+def tell(complaints: Sequence[str]) -> None:
+    """Say on stderr why newer checkpoints were passed over."""
+    for complaint in complaints:
+        print(f"minigan: {complaint}; taking an older one", file=sys.stderr)
+
+
+def out_of_memory(error: MemoryError) -> str:
+    """Return in a sentence what to do about a full memory."""
+    return f"out of memory ({error}): a smaller --batch-size or --width needs less"

@@ -1,0 +1,61 @@
+"""``minigan sample``: make samples from a run."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from minigan.cli.flags import Refusal, parse, tell
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Make samples from the averaged generator of a run: an .npz of arrays, or a .png grid to look at."""
+
+    run: Annotated[Path, tyro.conf.arg(metavar="RUN"), tyro.conf.Positional]
+    """Folder of a run."""
+    count: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Number of samples; 2000 unless given, 64 for a .png of images, which holds up to 400."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("samples.npz")
+    """samples.npz with the array "images" (N, H, W, C) float32 in [-1, 1] ("points" for points), or a .png."""
+    seed: int = 1
+    """Seed of the noise."""
+    force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Overwrite the file if it exists."""
+
+
+def sample(arguments: Sequence[str]) -> int:
+    """Run ``minigan sample``."""
+    from minigan.run import checkpoint
+    from minigan.run import folder as runs
+
+    options = parse(Sample, arguments)
+    suffix = options.out.suffix.lower()
+    if suffix not in (".npz", ".png"):
+        raise Refusal(f"--out must end in .npz or .png, not {options.out.name!r}")
+    if options.count is not None and not 1 <= options.count <= (400 if suffix == ".png" else sys.maxsize):
+        raise Refusal(f"--count must be at least 1, and at most 400 for a .png, not {options.count}")
+    if options.out.exists() and not options.force:
+        raise Refusal(f"{options.out} exists already: choose another --out, or add --force")
+    run = runs.reopen(options.run)
+    tell(run.complaints)
+    images = run.trainer.dataset.is_images
+    count = options.count or (64 if suffix == ".png" and images else 2000)
+    samples = run.trainer.sample(count, options.seed)
+    content = io.BytesIO()
+    if suffix == ".npz":
+        arrays: dict[str, Any] = {"images" if images else "points": samples}
+        np.savez_compressed(content, **arrays)
+    else:
+        run.draw(samples).save(content, format="PNG")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_atomically(options.out, content.getvalue())
+    print(f"{count:,} samples of step {run.trainer.steps} are in {options.out}")
+    return 0

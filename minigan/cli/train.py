@@ -1,0 +1,156 @@
+"""``minigan train``: train a GAN and write a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from minigan.cli.flags import Refusal, out_of_memory, parse, tell
+from minigan.cli.progress import progress
+from minigan.engine.device import why_not
+from minigan.gan.config import Config
+
+MADE = (
+    "samples.png", "curves.png", "training.gif", "samples", "metrics.csv", "variety.csv", "spectrum.csv",
+    "spectrum.png", "checkpoints", "config.toml",
+)  # fmt: skip
+SIGPIPE = 13
+
+
+@dataclass(frozen=True)
+class Train(Config):
+    """Train a GAN and write a run folder. Without options: a DCGAN on handwritten digits."""
+
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Run folder, new or empty; runs/DATA unless given."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """TOML file with settings, which flags override."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run in the folder; --steps may set a new goal."""
+
+
+def _settings(options: Config) -> Config:
+    return Config(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Config)})
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Run ``minigan train``."""
+    from minigan.run import folder as runs
+
+    options = parse(Train, arguments)
+    if options.config is not None and options.resume:
+        raise Refusal("--resume takes the settings from the run folder: take --config away")
+    if not options.resume:
+        base = Config.preset(options.data) if options.config is None else Config.from_toml(options.config)
+        options = parse(Train, arguments, Train(**dataclasses.asdict(base)))
+    folder = options.out or Path("runs") / options.data
+    run = _resume(folder, arguments) if options.resume else runs.create(folder, _settings(options))
+    return _train(run, folder)
+
+
+def _resume(folder: Path, arguments: Sequence[str]) -> Any:
+    from minigan.run import folder as runs
+
+    if not (folder / "config.toml").is_file():
+        raise Refusal(f"{folder} holds no run to resume: it has no config.toml")
+    saved = Config.from_toml(folder / "config.toml")
+    wanted = _settings(parse(Train, arguments, Train(**dataclasses.asdict(saved))))
+    changed = [f.name for f in dataclasses.fields(Config) if getattr(saved, f.name) != getattr(wanted, f.name)]
+    if set(changed) - {"steps"}:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed if name != "steps")
+        raise Refusal(f"a resumed run keeps its settings, only --steps may change: take {flags} away")
+    run = runs.reopen(folder, wanted.steps)
+    tell(run.complaints)
+    if run.trainer.steps >= wanted.steps:
+        if (folder / "training.gif").exists():
+            raise Refusal(f"{folder} is at step {run.trainer.steps} already: give a larger --steps to go on")
+        return run  # it was interrupted between its last step and its pictures
+    runs.go_on(run)
+    return run
+
+
+def _train(run: Any, folder: Path) -> int:
+    from minigan.gan import Diverged
+
+    trainer, config = run.trainer, run.config
+    sizes = [sum(p.size for p in network.parameters()) for network in (trainer.generator, trainer.discriminator)]
+    what = "images" if trainer.dataset.is_images else "points"
+    print(
+        f"{config.model} on {config.data}: {len(trainer.dataset.samples):,} {what} of {_times(trainer.dataset.shape)}, "
+        f"G {sizes[0]:,} and D {sizes[1]:,} parameters, {config.objective} objective, penalty {config.penalty}"
+    )
+    print(f"from step {trainer.steps} to {config.steps} on {trainer.device}, into {folder}/", flush=True)
+    if run.stretched:
+        print(f"its schedules end at step {config.steps} now: in one go it would have been another run", flush=True)
+    if config.device == "auto" and trainer.device == "cpu":
+        print(f"device auto is the CPU here: {why_not('cuda')}", flush=True)
+    with _signals() as stop, progress(config.steps, trainer.steps) as report:
+
+        def show(row: dict[str, float]) -> None:
+            try:
+                report(row)
+            except BrokenPipeError:  # nobody reads on: save and stop, as for a signal
+                stop.number = stop.number or SIGPIPE
+                sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+        def warn(finding: Any) -> None:
+            print(f"step {finding.step}, {finding.kind}: {finding.sentence}", flush=True)
+
+        try:
+            finished = run.train(show, lambda: stop.number != 0, warn)
+        except (Diverged, MemoryError) as error:
+            said = str(error) if isinstance(error, Diverged) else out_of_memory(error)
+            last = f"the last good checkpoint is step {run.last_saved}" if run.last_saved >= 0 else "nothing was saved"
+            raise Refusal(f"{said}; {last}, and the files so far are kept in {folder}", 1) from None
+        except ValueError as error:  # not the user's doing: keep the traceback
+            raise RuntimeError(f"training failed at step {trainer.steps + 1}; please report this") from error
+    again = f"minigan train --resume --out {shlex.quote(str(folder))}"
+    if not finished:
+        print(f"stopped at step {trainer.steps}; everything is saved. Go on with: {again}")
+        return 128 + stop.number
+    run.finish()
+    for line in run.judge():
+        print(line)
+    made = [f"{name}/" if (folder / name).is_dir() else name for name in MADE if (folder / name).exists()]
+    print(f"made in {folder}/: {', '.join(made)}")
+    print(f"next: minigan explain {shlex.quote(str(folder))}, or")
+    print(f"      minigan sample {shlex.quote(str(folder))} --count 2000 --out samples.npz")
+    return 0
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) if len(shape) > 1 else f"{shape[0]} numbers"
+
+
+class _Stop:
+    number = 0
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Stop]:
+    """Turn the first Ctrl-C or SIGTERM into a request to stop after this step; a second one ends at once."""
+    stop, old = _Stop(), {}
+
+    def request(number: int, frame: Any) -> None:
+        if stop.number:
+            os._exit(128 + number)
+        stop.number = number
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(ValueError):  # handlers can be set in the main thread only
+            old[number] = signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

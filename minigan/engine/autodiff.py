@@ -1,0 +1,344 @@
+"""Reverse-mode differentiation: primitives, their vector-Jacobian products, and gradients of any order.
+
+    y = f(x₁, …, xₙ) with cotangent g = ∂L/∂y:    the rule of argument i returns g · ∂y/∂xᵢ
+
+Rules are written with ops on Tensors, so the gradient is itself a graph where one asks for it (``create_graph``), and
+every higher derivative exists without a second set of rules. There is no ``.grad`` slot: cotangents live in a dict for
+the time of one call, and only nodes on a path from the output to what is asked for are visited.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from minigan.engine.device import as_array
+from minigan.engine.gradmode import current_mode, enable_grad, is_grad_enabled, no_grad
+from minigan.engine.recorder import recording
+from minigan.engine.tensor import Tensor, next_id, tensor
+
+# --- primitives -------------------------------------------------------------------------------------------------------
+
+Rule = Callable[..., Any]
+_primitives: list[Primitive] = []
+
+
+class Primitive:
+    """An op that the engine differentiates: a function on arrays, and one rule for each array argument.
+
+    Array arguments are positional (a Tensor, an array, a number or None), settings keyword-only. A rule is called as
+    ``rule(g, y, *arguments, **settings)``: the cotangent and the result as Tensors, the arguments as they were given.
+    """
+
+    def __init__(self, forward: Callable[..., Any], name: str, *, register: bool = True) -> None:
+        self.forward = forward
+        self.name = name
+        self.rules: tuple[Rule | None, ...] = ()
+        self.joint_rule: Rule | None = None
+        if register:
+            _primitives.append(self)
+
+    def defvjp(self, *rules: Rule | None) -> None:
+        """Give one rule for each array argument; None where there is nothing to differentiate."""
+        self.rules = rules
+
+    def defvjp_joint(self, rule: Rule) -> None:
+        """Give one rule that returns the cotangents of all arguments at once, where they share their work.
+
+        A cotangent may be a function of no arguments, called only where a path leads to its argument.
+        """
+        self.joint_rule = rule
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        """Compute the result, and record how where an argument requires grad."""
+        record = False
+        arrays = []
+        for x in args:
+            if type(x) is Tensor:
+                arrays.append(x.data)
+                if x.requires_grad:
+                    record = True
+            elif type(x) is not float and isinstance(x, np.generic):
+                arrays.append(x.item())  # NumPy scalars are as weak as Python's: they do not raise the dtype
+            elif type(x) is list or type(x) is tuple:
+                return self(*(tensor(a).data if isinstance(a, list | tuple) else a for a in args), **settings)
+            else:
+                arrays.append(x)
+        try:
+            data = self.forward(*arrays, **settings)
+        except (ValueError, TypeError, IndexError) as error:
+            kind = next(k for k in (ValueError, TypeError, IndexError) if isinstance(error, k))
+            raise kind(f"{describe_call(self.name, arrays, settings)}: {error}") from None
+        recorder = recording()
+        if recorder is not None:
+            data = recorder.add(self.forward, arrays, settings, data)
+        if record and (current_mode() is None or is_grad_enabled()):
+            return Tensor(data, True, self, args, settings)
+        return Tensor(data)
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+
+class MemoPrimitive(Primitive):
+    """A primitive whose forward returns (y, memo): the memo stays on y for its rule and for whoever asked for y."""
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        """Compute the result, with its memo."""
+        y = super().__call__(*args, **settings)
+        y.data, y.memo = y.data
+        return y
+
+
+class MultiPrimitive(Primitive):
+    """A primitive with several results: each is a node with its own rules, ``parts[i]``."""
+
+    def __init__(self, forward: Callable[..., Any], name: str, results: int) -> None:
+        super().__init__(forward, name, register=False)
+        self.parts = [Primitive(forward, f"{name}[{i}]") for i in range(results)]
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        """Compute the results as a tuple."""
+        joint = super().__call__(*args, **settings)
+        if not joint.requires_grad:
+            return tuple(Tensor(data) for data in joint.data)
+        return tuple(
+            Tensor(data, True, part, args, settings) for part, data in zip(self.parts, joint.data, strict=True)
+        )
+
+
+def primitive(forward: Callable[..., Any]) -> Primitive:
+    """Make a primitive of a function on arrays."""
+    return _dressed(Primitive(forward, forward.__name__.strip("_")))
+
+
+def primitive_with_memo(forward: Callable[..., Any]) -> MemoPrimitive:
+    """Make a primitive of a function on arrays that returns (result, memo)."""
+    return _dressed(MemoPrimitive(forward, forward.__name__.strip("_")))
+
+
+def primitive_with_results(results: int) -> Callable[[Callable[..., Any]], MultiPrimitive]:
+    """Make a primitive of a function on arrays that returns a tuple of ``results`` arrays."""
+    return lambda forward: _dressed(MultiPrimitive(forward, forward.__name__.strip("_"), results))
+
+
+P = TypeVar("P", bound=Primitive)
+
+
+def _dressed(made: P) -> P:
+    """Give a primitive the docstring and the names of its function."""
+    functools.update_wrapper(made, made.forward)
+    return made
+
+
+def primitives() -> list[Primitive]:
+    """Return every primitive, in the order of definition."""
+    return list(_primitives)
+
+
+def describe_call(name: str, arrays: Sequence[Any], settings: dict[str, Any]) -> str:
+    """Return the call in words, with dtypes and shapes: what error messages start with."""
+    words = [f"{x.dtype} {x.shape}" if hasattr(x, "shape") else repr(x) for x in arrays]
+    return f"{name}({', '.join(words + [f'{key}={value!r}' for key, value in settings.items()])})"
+
+
+# --- gradients --------------------------------------------------------------------------------------------------------
+
+
+def _path(outputs: Iterable[Tensor], inputs: set[Tensor]) -> list[tuple[Tensor, list[int]]]:
+    """Return the nodes between the outputs and the inputs, later ones first, and which arguments lead to an input."""
+    floor = min(x.born for x in inputs)  # what is older than every input cannot depend on one
+    seen = {y for y in outputs if y.requires_grad}
+    stale: dict[Tensor, Tensor] = {}
+    stack = list(seen)
+    while stack:
+        node = stack.pop()
+        for x in node.inputs:
+            if type(x) is Tensor and x.requires_grad:
+                if x.id > node.id:
+                    stale[node] = x
+                elif x.id >= floor and x not in seen:
+                    seen.add(x)
+                    stack.append(x)
+    on_path: set[Tensor] = set()
+    steps = []
+    for node in sorted(seen, key=_by_id):
+        leading = [i for i, x in enumerate(node.inputs) if type(x) is Tensor and x in on_path]
+        if leading:
+            steps.append((node, leading))
+            on_path.add(node)
+        elif node in inputs:
+            on_path.add(node)
+    if stale:
+        _refuse_stale(stale, on_path, inputs)
+    steps.reverse()
+    return steps
+
+
+_by_id = operator.attrgetter("id")
+
+
+def _fit(cotangent: Tensor, x: Tensor) -> Tensor:
+    """Undo broadcasting and dtype promotion: the one place where this is done."""
+    if cotangent.data.shape != x.data.shape:
+        cotangent = cotangent.sum_to(x.data.shape)
+    if cotangent.data.dtype != x.data.dtype:
+        cotangent = cotangent.astype(x.data.dtype)
+    return cotangent
+
+
+def _refuse_stale(stale: dict[Tensor, Tensor], on_path: set[Tensor], inputs: set[Tensor]) -> None:
+    """Raise where a rule would use a value that has changed since, or an input's part in the graph is out of date."""
+    for node, x in stale.items():
+        if node in on_path or x in inputs:
+            raise ValueError(
+                f"grad: an argument of {node.op.name}, a Tensor of shape {x.shape}, was changed (by an optimiser) "
+                "after the graph was computed: compute the output again"
+            )
+
+
+def backward(
+    outputs: Sequence[Tensor], cotangents: Sequence[Tensor], inputs: Sequence[Tensor], create_graph: bool
+) -> list[Tensor | None]:
+    """Return Σ cotangent · ∂output/∂input for every input, None where no output depends on it."""
+    if not inputs:
+        return []
+    wanted = set(inputs)
+    table: dict[Tensor, Tensor] = {}
+    with enable_grad() if create_graph else no_grad():
+        for y, g in zip(outputs, cotangents, strict=True):
+            table[y] = table[y] + g if y in table else g
+        for node, leading in _path(outputs, wanted):
+            cotangent = table.get(node) if node in wanted else table.pop(node, None)
+            if cotangent is None:
+                continue
+            op, arguments, settings = node.op, node.inputs, node.settings
+            joint = op.joint_rule is not None
+            rules = op.joint_rule(cotangent, node, *arguments, **settings) if joint else op.rules
+            for i in leading:
+                part = rules[i]
+                if callable(part):
+                    part = part() if joint else part(cotangent, node, *arguments, **settings)
+                if part is not None:
+                    x = arguments[i]
+                    if part.data.shape != x.data.shape or part.data.dtype is not x.data.dtype:
+                        part = _fit(part, x)
+                    table[x] = table[x] + part if x in table else part
+    return [table.get(x) for x in inputs]
+
+
+def grad(
+    output: Tensor,
+    inputs: Any,
+    grad_output: Any = None,
+    *,
+    create_graph: bool = False,
+    materialize_grads: bool = False,
+) -> Any:
+    """Return the gradient of ``output`` with respect to ``inputs``, in the structure of ``inputs``.
+
+    ``inputs`` is a Tensor, or lists, tuples and dicts of Tensors. ``grad_output`` is the cotangent, of the shape of
+    ``output``; it may be left out where ``output`` has one entry. With ``create_graph`` the gradients can be
+    differentiated again. With ``materialize_grads`` the gradient of what ``output`` does not depend on is zeros.
+
+    ValueError if an input requires no grad or, otherwise, ``output`` does not depend on it; TypeError for things that
+    are not Tensors. The arrays returned share no memory with one another, the inputs or ``grad_output``.
+    """
+    if not isinstance(output, Tensor):
+        raise TypeError(f"grad: the output must be a Tensor, not {type(output).__name__}")
+    leaves = flatten(inputs)
+    for i, x in enumerate(leaves):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"grad: inputs[{i}] must be a Tensor, not {type(x).__name__}")
+        if not x.requires_grad:
+            raise ValueError(f"grad: inputs[{i}] of shape {x.shape} does not require grad")
+    if not leaves:
+        return inputs
+    if not output.requires_grad and not materialize_grads:
+        raise ValueError("grad: the output does not depend on anything that requires grad (or was made in no_grad)")
+    cotangent = as_cotangent("grad", output, grad_output)
+    results = backward([output], [cotangent], leaves, create_graph)
+    reached = _reached(output, leaves) if not materialize_grads and any(r is None for r in results) else set()
+    for i, x in enumerate(leaves):
+        if results[i] is not None:
+            continue
+        if x in reached or (materialize_grads and x.id <= output.id):
+            results[i] = Tensor(
+                np.zeros_like(x.data)
+            )  # a path whose derivative is zero everywhere (sign, a step), or none
+        else:
+            newer = ", or was changed (by an optimiser) after it was computed" if x.id > output.id else ""
+            what = f"the output ({output.op.name if output.op else 'a leaf'}, {output.shape})"
+            raise ValueError(f"grad: inputs[{i}] of shape {x.shape} is not on a path to {what}{newer}")
+    return unflatten(inputs, iter(own(results, [output.data, cotangent.data, *(x.data for x in leaves)])))
+
+
+def _reached(output: Tensor, inputs: Sequence[Tensor]) -> set[Tensor]:
+    """Return the inputs that ``output`` was computed from, whatever the derivative."""
+    return {node.inputs[i] for node, leading in _path([output], set(inputs)) for i in leading} | {output}
+
+
+def as_cotangent(name: str, output: Tensor, given: Any) -> Tensor:
+    """Return ``given`` (ones where it is None and the output has one entry) as a cotangent of ``output``."""
+    if given is None:
+        if output.size != 1:
+            raise ValueError(f"{name}: an output of shape {output.shape} needs a grad_output of that shape")
+        return Tensor(np.ones_like(output.data))
+    cotangent = given if isinstance(given, Tensor) else Tensor(as_array(given))
+    if cotangent.shape != output.shape:
+        raise ValueError(f"{name}: grad_output has shape {cotangent.shape}, the output {output.shape}")
+    return cotangent if cotangent.dtype == output.dtype else cotangent.astype(output.dtype)
+
+
+@primitive
+def copy(x: Any) -> Any:
+    """The same entries in an array of their own."""
+    return x.copy()
+
+
+copy.defvjp(lambda g, y, x: g)
+
+
+def own(results: Sequence[Tensor | None], others: list[Any]) -> list[Any]:
+    """Give every result an array of its own: rules may return views, or one array for two arguments."""
+    taken = {id(array) for array in others}
+    owned = []
+    for result in results:
+        if result is not None:
+            if result.data.base is not None or id(result.data) in taken:
+                with enable_grad():
+                    result = copy(result)
+            taken.add(id(result.data))
+        owned.append(result)
+    return owned
+
+
+def flatten(structure: Any) -> list[Any]:
+    """Return the leaves of nested lists, tuples and dicts, in order."""
+    if isinstance(structure, dict):
+        structure = list(structure.values())
+    if isinstance(structure, list | tuple):
+        return [leaf for part in structure for leaf in flatten(part)]
+    return [structure]
+
+
+def unflatten(structure: Any, leaves: Any) -> Any:
+    """Return ``structure`` with its leaves replaced, in order, by those of the iterator ``leaves``."""
+    if isinstance(structure, dict):
+        return {key: unflatten(part, leaves) for key, part in structure.items()}
+    if isinstance(structure, tuple) and hasattr(structure, "_fields"):
+        return type(structure)(*(unflatten(part, leaves) for part in structure))
+    if isinstance(structure, list | tuple):
+        return type(structure)(unflatten(part, leaves) for part in structure)
+    return next(leaves)
+
+
+def renew(tensors: Iterable[Tensor]) -> None:
+    """Mark leaves as changed in place: graphs that used them before refuse to be differentiated."""
+    for x in tensors:
+        x.id = next_id()
+        x.memo = None

@@ -1,0 +1,61 @@
+"""Many arrays in one buffer: what lets an optimiser, an average or a checkpoint of a whole network be one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minigan.engine.tensor import Tensor
+
+
+def views(buffer: Any, shapes: Iterable[tuple[int, ...]]) -> list[Any]:
+    """Cut a 1-D buffer into consecutive views of the given shapes."""
+    cut, at = [], 0
+    for shape in shapes:
+        size = int(np.prod(shape, dtype=np.int64))
+        cut.append(buffer[at : at + size].reshape(shape))
+        at += size
+    return cut
+
+
+def buffer_of(tensors: Sequence[Tensor]) -> Any:
+    """Return the 1-D buffer, or the part of one, whose consecutive views the tensors are; None where they are not."""
+    buffer = tensors[0].data.base if tensors else None
+    if buffer is None or buffer.ndim != 1:
+        return None
+    start = at = _address(tensors[0].data)
+    for t in tensors:
+        if t.data.base is not buffer or not t.data.flags.c_contiguous or _address(t.data) != at:
+            return None
+        at += t.data.nbytes
+    first = (start - _address(buffer)) // buffer.itemsize
+    return buffer[first : first + (at - start) // buffer.itemsize]
+
+
+def _address(array: Any) -> int:
+    return array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr
+
+
+def flatten_(tensors: Sequence[Tensor]) -> Any:
+    """Move the data of leaf Tensors into one 1-D buffer, of which they become views, and return the buffer.
+
+    Tensors that lie in one buffer already stay where they are. ValueError for leaves of several dtypes, or named twice.
+    """
+    for t in tensors:
+        if not isinstance(t, Tensor):
+            raise TypeError(f"parameters must be Tensors, not {type(t).__name__}")
+    if len({id(t) for t in tensors}) < len(tensors):
+        raise ValueError("a parameter is listed twice")
+    if any(t.op is not None or not t.requires_grad for t in tensors):
+        raise ValueError("parameters must be leaves that require grad, not results of ops")
+    dtypes = {t.dtype for t in tensors}
+    if len(dtypes) > 1:
+        raise ValueError(f"parameters must share one dtype, not {', '.join(sorted(map(str, dtypes)))}")
+    buffer = buffer_of(tensors)
+    if buffer is None:
+        buffer = np.concatenate([t.data.reshape(-1) for t in tensors]) if tensors else np.empty(0, np.float32)
+        for t, view in zip(tensors, views(buffer, [t.shape for t in tensors]), strict=True):
+            t.data = view
+    return buffer

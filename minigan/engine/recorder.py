@@ -1,0 +1,112 @@
+"""What a computation does, noted call by call while it runs: the raw material of :mod:`minigan.engine.trace`."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Call(NamedTuple):
+    """``result = call`` as Python source, the names of arrays that it uses, and the object that it changes, if any."""
+
+    result: str
+    call: str
+    uses: frozenset[str]
+    changes: Any
+
+
+class Recorder:
+    """The calls made so far, with a name for every array that is an input or the result of a call."""
+
+    def __init__(self, inputs: Sequence[Any]) -> None:
+        self.calls: list[Call] = []
+        self.constants: dict[str, Any] = {"asarray": np.asarray}
+        self._names: dict[int, tuple[Any, str]] = {}
+        self._named = 0
+        for i, array in enumerate(inputs):
+            if array is not None:
+                self._names[id(array)] = weakref.ref(array), f"x{i}"
+
+    def add(
+        self,
+        function: Callable[..., Any],
+        arrays: Sequence[Any],
+        settings: dict[str, Any],
+        result: Any,
+        changes: Any = None,
+    ) -> Any:
+        """Note a call and return its result, with NumPy's scalars made arrays, which have names from then on."""
+        uses: set[str] = set()
+        given = [self.source(value, uses) for value in arrays]
+        given += [f"{key}={self.source(value, uses)}" for key, value in settings.items()]
+        call = f"{self._constant(function, getattr(function, '__name__', 'f').strip('_'))}({', '.join(given)})"
+        if isinstance(result, np.generic):
+            result, call = np.asarray(result), f"asarray({call})"
+        self.calls.append(Call(self._bind(result), call, frozenset(uses), changes))
+        return result
+
+    def source(self, value: Any, uses: set[str]) -> str:
+        """Return source for a value: arrays by their names, which join ``uses``, and the rest as it is now."""
+        if isinstance(value, np.ndarray):
+            known = self._names.get(id(value))  # the address of an array that is gone may be another's by now
+            if known is not None and known[0]() is value:
+                uses.add(known[1])
+                return known[1]
+        elif value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
+            return repr(value)
+        elif type(value) is tuple:
+            return "(" + "".join(f"{self.source(part, uses)}, " for part in value) + ")"
+        return self._constant(value, "c")
+
+    def _constant(self, value: Any, prefix: str) -> str:
+        for name, known in self.constants.items():
+            if known is value:
+                return name
+        name = f"{prefix}_{len(self.constants)}"
+        self.constants[name] = value
+        return name
+
+    def _bind(self, result: Any) -> str:
+        if isinstance(result, np.ndarray):
+            self._named += 1
+            self._names[id(result)] = weakref.ref(result), f"v{self._named}"
+            return f"v{self._named}"
+        if type(result) is tuple and result:
+            return "(" + "".join(f"{self._bind(part)}, " for part in result) + ")"
+        return "_"
+
+
+_recorder: ContextVar[Recorder | None] = ContextVar("minigan_recorder", default=None)
+recording = _recorder.get
+
+
+def record(function: Callable[..., Any], inputs: Sequence[Any], arrays: Sequence[Any]) -> tuple[Any, Recorder]:
+    """Return function(*inputs), and the calls that it made; ``arrays`` are those of the inputs (None for no array)."""
+    recorder = Recorder(arrays)
+    token = _recorder.set(recorder)
+    try:
+        return function(*inputs), recorder
+    finally:
+        _recorder.reset(token)
+
+
+def perform(method: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a method that changes its object, or draws at random, in such a way that a replay calls it too.
+
+    The object's state is its attributes, which are replaced and never written into. ``arguments`` and the result are
+    arrays, numbers, None, or tuples of them.
+    """
+    recorder = recording()
+    if recorder is None:
+        return method(*arguments)
+    token = _recorder.set(None)  # what the method does by itself is its own affair
+    try:
+        result = method(*arguments)
+    finally:
+        _recorder.reset(token)
+    return recorder.add(method, arguments, {}, result, changes=method.__self__)  # type: ignore[attr-defined]

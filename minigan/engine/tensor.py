@@ -1,0 +1,176 @@
+"""A Tensor: an array, and the operation and inputs that made it.
+
+A Tensor is its own node of the graph. It points to its inputs and nothing points back, so there are no reference
+cycles and a graph is freed the moment its last output goes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minigan.engine import device as devices
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+next_id = itertools.count(1).__next__
+
+
+class Tensor:
+    """An array of numbers that remembers how it was computed. Make leaves with :func:`minigan.engine.tensor`.
+
+    ``data`` is read-only by contract: only an optimiser changes the data of leaves, and it renews their ``id`` so that
+    a gradient through a graph made before the change is refused.
+
+    ``id`` grows with creation, so inputs have smaller ids than what is made of them: ids are a topological order.
+    ``born`` is the first id, which stays when an optimiser renews the other.
+    ``memo`` holds what a kernel found beside the data and its rule uses again (the moments of a batch norm, say).
+    """
+
+    __slots__ = ("__weakref__", "born", "data", "id", "inputs", "memo", "op", "requires_grad", "settings")
+
+    __array_ufunc__ = None  # NumPy arrays leave array + tensor to the Tensor
+
+    def __init__(
+        self,
+        data: Any,
+        requires_grad: bool = False,
+        op: Any = None,
+        inputs: tuple[Any, ...] = (),
+        settings: Any = None,
+        memo: Any = None,
+    ) -> None:
+        # NumPy's functions return scalars for shape ()
+        self.data: Any = data if type(data) is np.ndarray or not isinstance(data, np.generic) else np.asarray(data)
+        self.requires_grad = requires_grad
+        self.op = op
+        self.inputs = inputs
+        self.settings = settings
+        self.memo = memo
+        self.born = self.id = next_id()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return self.data.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The NumPy dtype of the entries."""
+        return self.data.dtype
+
+    @property
+    def device(self) -> str:
+        """``"cpu"`` or ``"cuda"``."""
+        return devices.device_of(self.data)
+
+    def numpy(self) -> np.ndarray:
+        """Return the entries as a NumPy array, copied: writing to it does not reach the Tensor."""
+        return np.array(devices.to_numpy(self.data))
+
+    def item(self) -> Any:
+        """Return the only entry as a Python number; ValueError if there is not exactly one."""
+        if self.data.size != 1:
+            raise ValueError(f"item() wants one entry, not a Tensor of shape {self.shape}")
+        return self.data.item()
+
+    def detach(self) -> Tensor:
+        """Return a copy of the data as a constant: no gradient passes through it, and no optimiser reaches it."""
+        return Tensor(self.data.copy())
+
+    def __len__(self) -> int:
+        if not self.data.ndim:
+            raise TypeError("a Tensor of shape () has no length")
+        return self.data.shape[0]
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __repr__(self) -> str:
+        values = np.array2string(devices.to_numpy(self.data), separator=", ", prefix="tensor(")
+        notes = [f"dtype={self.dtype}"] if self.dtype != FLOATS[0] else []
+        notes += [f"device={self.device!r}"] if self.device != "cpu" else []
+        notes += ["requires_grad=True"] if self.requires_grad and self.op is None else []
+        notes += [f"op={self.op.name}"] if self.op is not None else []
+        return f"tensor({', '.join([values, *notes])})"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self.requires_grad:
+            raise TypeError("this Tensor requires grad, and NumPy would lose its graph: use .detach() or .numpy()")
+        array = np.array(devices.to_numpy(self.data), dtype=dtype, copy=copy).view()
+        array.flags.writeable = copy is True  # a Tensor's data is not written through its array
+        return array
+
+    if TYPE_CHECKING:  # operators and methods that minigan.ops puts on the class, next to the ops they call
+        T: Tensor
+
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __rmatmul__(self, other: Any) -> Tensor: ...
+        def __lt__(self, other: Any) -> Tensor: ...
+        def __le__(self, other: Any) -> Tensor: ...
+        def __gt__(self, other: Any) -> Tensor: ...
+        def __ge__(self, other: Any) -> Tensor: ...
+        def __pow__(self, exponent: float) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def __iter__(self) -> Iterator[Tensor]: ...
+        def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
+        def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
+        def var(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
+        def max(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
+        def min(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
+        def reshape(self, *shape: Any) -> Tensor: ...
+        def transpose(self, *axes: Any) -> Tensor: ...
+        def astype(self, dtype: Any) -> Tensor: ...
+        def to(self, device: str) -> Tensor: ...
+        def sum_to(self, shape: tuple[int, ...]) -> Tensor: ...
+
+
+def tensor(data: Any, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """Make a leaf Tensor from a copy of ``data`` (numbers, nested lists, an array or a Tensor).
+
+    Python floats become float32; arrays keep their dtype unless ``dtype`` says otherwise.
+    TypeError for dtypes other than float32, float64, integers and bool, and for integers that should require grad.
+    """
+    if isinstance(data, Tensor):
+        data = data.data
+    where = devices.resolve(device)
+    keep = isinstance(data, np.ndarray | np.generic)
+    try:
+        array = np.array(devices.to_numpy(data), dtype=dtype, order="C")
+    except ValueError as error:
+        raise ValueError(f"tensor(data): the data is no rectangular array of numbers ({error})") from None
+    if dtype is None and not keep and array.dtype == FLOATS[1]:
+        array = array.astype(FLOATS[0])
+    if array.dtype not in FLOATS and array.dtype.kind not in "iub":
+        raise TypeError(f"tensor(data): dtype {array.dtype} is not supported: use float32, float64, integers or bool")
+    if requires_grad and array.dtype not in FLOATS:
+        raise TypeError(f"tensor(data): only float32 and float64 can require grad, not {array.dtype}")
+    return Tensor(devices.to_device(array, where), requires_grad)

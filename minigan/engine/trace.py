@@ -1,0 +1,169 @@
+"""A function of Tensors written down once as the calls it makes on arrays, and replayed without the engine.
+
+An op on Tensors is a function on arrays and the bookkeeping of a graph. Where a function makes the same calls every
+time, the calls alone will do; a traced function is Python source, one line a call:
+
+    v1 = dense_1(x0, c_2, c_3, activation='relu', slope=0.0)
+    v2 = dense_1(v1, c_4, c_5, activation='linear', slope=0.0)
+
+It knows what passes through ops and through :func:`minigan.engine.recorder.perform`. Anything else that depends on the
+data (arithmetic on ``.data``, a branch on a value) would stay as it was when it was written down. So nothing is
+replayed before a second call, on other data, was worked out both ways and came out the same bit by bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from minigan.engine.autodiff import flatten, unflatten
+from minigan.engine.recorder import Recorder, record
+from minigan.engine.tensor import Tensor
+
+State = list[dict[str, Any]]
+
+
+class Traced:
+    """A function of Tensors (or None) that returns Tensors in lists, tuples and dicts; they come without a graph.
+
+    ``objects`` are all that the function reads beside its inputs, modules first of all: where one has other attributes
+    than before (but for the buffers that it changes itself), or inputs have other shapes, the function is traced again.
+
+    A function whose replay comes out different is never replayed: a RuntimeWarning says so, once.
+    """
+
+    def __init__(self, function: Callable[..., Any], objects: Callable[[], Iterable[Any]]) -> None:
+        self.function = function
+        self.objects = objects
+        self._programs: dict[Any, _Program] = {}
+
+    @property
+    def source(self) -> str:
+        """The source of what was traced, one function for every set of shapes; empty before the first call."""
+        return "\n\n".join(program.source for program in self._programs.values())
+
+    def __call__(self, *inputs: Tensor | None) -> Any:
+        """Return the function's result: by its own code in the first two calls of a kind, by a replay from then on."""
+        arrays = [None if x is None else x.data for x in inputs]
+        if not all(a is None or isinstance(a, np.ndarray) for a in arrays):
+            return _constants(self.function(*inputs))  # devices have graphs of their own: minigan.gan.captured
+        kind = tuple(None if a is None else (a.shape, a.dtype) for a in arrays)
+        program = self._programs.get(kind)
+        if program is None or not program.fits():
+            result, recorder = record(self.function, inputs, arrays)
+            result = _constants(result)
+            self._programs[kind] = _Program(recorder, result, len(inputs), self.objects())
+            return result
+        if program.trusted:
+            return program.replay(arrays)
+        return _constants(self.function(*inputs)) if program.refused else program.prove(self.function, inputs, arrays)
+
+
+class _Program:
+    """One trace: its source, the function made of it, and what it was made for."""
+
+    def __init__(self, recorder: Recorder, result: Any, inputs: int, objects: Iterable[Any]) -> None:
+        self.result = unflatten(result, iter([None] * len(flatten(result))))
+        self.source, names = _write(recorder, [_array(x) for x in flatten(result)], inputs)
+        exec(compile(self.source, "<traced>", "exec"), names)
+        self.run = names["replay"]
+        self.changed = list({id(c.changes): c.changes for c in recorder.calls if c.changes is not None}.values())
+        self.trusted = self.refused = False
+        read = [(vars(o), _attributes(o)) for o in objects]
+        self._counts = [(attributes, len(attributes)) for attributes, _ in read]
+        self._seen = [(attributes, *item) for attributes, known in read for item in known.items()]
+        self._tensors = [(value, value.data) for _, _, value in self._seen if isinstance(value, Tensor)]
+
+    def fits(self) -> bool:
+        """Return whether all that was read is what it was."""
+        for attributes, count in self._counts:
+            if len(attributes) != count:
+                return False
+        for attributes, name, value in self._seen:
+            if attributes.get(name) is not value:
+                return False
+        return all(tensor.data is array for tensor, array in self._tensors)
+
+    def replay(self, arrays: list[Any]) -> Any:
+        """Return the result for other inputs of the same kind."""
+        return unflatten(self.result, iter([None if a is None else Tensor(a) for a in self.run(*arrays)]))
+
+    def prove(self, function: Callable[..., Any], inputs: Any, arrays: list[Any]) -> Any:
+        """Return function(*inputs), and find out whether a replay gives the same, and changes the same things so."""
+        before = self._state()
+        try:
+            replayed = _digests([*flatten(self.replay(arrays)), *self._state()])  # not kept: they take memory
+        except Exception:
+            replayed = None
+        self._set_state(before)
+        result = _constants(function(*inputs))
+        self.trusted = replayed == _digests([*flatten(result), *self._state()])
+        self.refused = not self.trusted
+        if self.refused:
+            warnings.warn(
+                "a traced function is not replayed, because its second call came out different: what it computes on "
+                "the data outside of minigan's ops (on .data, or by a branch on a value) a trace does not see",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return result
+
+    def _state(self) -> State:
+        return [dict(vars(changed)) for changed in self.changed]
+
+    def _set_state(self, state: State) -> None:
+        for changed, attributes in zip(self.changed, state, strict=True):
+            vars(changed).clear()
+            vars(changed).update(attributes)
+
+
+def _attributes(holder: Any) -> dict[str, Any]:
+    buffers = getattr(holder, "buffer_names", ())
+    return {name: value for name, value in vars(holder).items() if name not in buffers}
+
+
+def _constants(result: Any) -> Any:
+    return unflatten(result, iter([x if x is None else Tensor(x.data) for x in flatten(result)]))
+
+
+def _array(x: Tensor | None) -> Any:
+    return None if x is None else x.data
+
+
+def _digests(values: list[Any]) -> list[Any]:
+    """Return what tells one list of Tensors, and of attributes by name, from another down to the last bit."""
+    arrays = [value.data if isinstance(value, Tensor) else value for value in values]
+    arrays = [part for a in arrays for part in (a.values() if isinstance(a, dict) else [a])]
+    return [
+        (a.shape, a.dtype, hashlib.sha256(a.tobytes()).digest()) if isinstance(a, np.ndarray) else a for a in arrays
+    ]
+
+
+def _write(recorder: Recorder, results: list[Any], inputs: int) -> tuple[str, dict[str, Any]]:
+    """Return the source of ``replay(x0, x1, ...)`` and the constants it names.
+
+    Calls that nothing needs are left out, and every array is let go after its last use, as in a run with the engine.
+    """
+    live: set[str] = set()
+    names = []
+    for array in results:
+        uses: set[str] = set()
+        source = recorder.source(array, uses)
+        live |= uses
+        names.append(source if uses or array is None else f"{source}.copy()")
+    lines = [f"    return ({''.join(f'{name}, ' for name in names)})"]
+    for result, call, uses, changes in reversed(recorder.calls):
+        made = set(result.replace("(", " ").replace(")", " ").replace(",", " ").split())
+        if changes is None and not made & live:
+            continue
+        last = sorted(name for name in (uses | made) - live if name != "_")
+        if last:
+            lines.append(f"    del {', '.join(last)}")
+        lines.append(f"    {result} = {call}")
+        live = (live - made) | uses
+    given = ", ".join(f"x{i}" for i in range(inputs))
+    return "\n".join([f"def replay({given}):", *reversed(lines), ""]), dict(recorder.constants)

@@ -1,0 +1,133 @@
+"""Games whose players descend more than their own loss: terms made of the other's gradient, differentiated again.
+
+Write v = (−∇_G L_G, −∇_D L_D) for the gradient field. Every rule is a :class:`Game`, so any dynamics moves on it, and
+all second derivatives are the engine's own. A rule changes :meth:`Game.gradients`; what it leaves to a player alone in
+its turn follows. Where only G's loss is another, :class:`ForGenerator` takes it and the rest is the game's.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from minigan.engine.autodiff import grad
+from minigan.engine.gradmode import no_grad
+from minigan.engine.tensor import Tensor
+from minigan.gan.game import Game, Gradient, Losses
+from minigan.gan.penalties import nagarajan_kolter, squared_norm
+from minigan.nn import Sequential
+from minigan.ops import flatten_samples, mean, square, sum
+
+
+@dataclass
+class Consensus(Game):
+    """Both players also descend (γ/2)‖v‖²: w = v − γ∇(½‖v‖²) (1705.10461). ``strength`` is γ."""
+
+    strength: float = 1.0
+
+    def gradients(self, real: Any, z: Any, *, create_graph: bool = False) -> tuple[Gradient, Gradient]:
+        """Return (D's, G's) gradient plus γ∇(½‖v‖²)."""
+        found = super().gradients(real, z, create_graph=True)
+        energy = 0.5 * squared_norm([part for gradient in found for part in gradient.parts])
+        players = [self.discriminator.parameters(), self.generator.parameters()]
+        more = grad(energy, players, create_graph=create_graph, materialize_grads=True)
+        with nullcontext() if create_graph else no_grad():
+            d, g = (
+                Gradient([a + self.strength * b for a, b in zip(own.parts, terms, strict=True)], own.losses)
+                for own, terms in zip(found, more, strict=True)
+            )
+        return d, g
+
+    def discriminator_gradient(self, real: Any, z: Any) -> Gradient:
+        """Return what D descends."""
+        return self.gradients(real, z)[0]
+
+    def generator_gradient(self, real: Any, z: Any) -> Gradient:
+        """Return what G descends."""
+        return self.gradients(real, z)[1]
+
+
+@dataclass
+class ForGenerator(Game):
+    """A game in which G descends another loss, a function of both players' parameters; D descends its own."""
+
+    def loss_of_generator(self, real: Any, fake: Tensor) -> Losses:
+        """Return what G descends on real and generated samples, which have their graph."""
+        raise NotImplementedError
+
+    def generator_loss(self, real: Any, z: Any) -> Losses:
+        """Return what G descends on noise z (N, latent)."""
+        return self.loss_of_generator(real, self.generator(z))
+
+    def losses(self, real: Any, z: Any) -> tuple[Losses, Losses]:
+        """Return (D's own, G's changed) losses on one minibatch."""
+        fake = self.generator(z)
+        return self.discriminator_loss(real, fake), self.loss_of_generator(real, fake)
+
+
+@dataclass
+class NagarajanKolter(ForGenerator):
+    """G minimises L_G + η‖∇_{θ_D} V‖², with V = −L_D before penalties; D is left as it is (1706.04156)."""
+
+    eta: float = 0.5
+
+    def loss_of_generator(self, real: Any, fake: Tensor) -> Losses:
+        """Return L_G + η‖∇_{θ_D} V‖²."""
+        logits = self.discriminator(real), self.discriminator(fake)
+        value = self.objective.discriminator(*logits)
+        term = nagarajan_kolter(value, self.discriminator.parameters(), eta=self.eta)
+        return Losses(self.objective.generator(*logits) + term, *logits)
+
+
+@dataclass
+class Unrolled(ForGenerator):
+    """G descends L_G(θ_G, θ_D after K gradient steps of size ``rate``), through all of them (1611.02163).
+
+    All K steps are taken on the minibatch at hand, by plain gradient descent whatever D's optimiser is.
+    """
+
+    unroll: int = 5
+    rate: float = 1e-2
+
+    def loss_of_generator(self, real: Any, fake: Tensor) -> Losses:
+        """Return L_G as D will see it K steps on, with the logits of D as it is."""
+        now = found = self.discriminator_loss(real, fake)
+        ahead, parameters = self.discriminator, self.discriminator.parameters()
+        for _ in range(self.unroll):
+            slopes = grad(found.loss, parameters, create_graph=True, materialize_grads=True)
+            parameters = [p - self.rate * slope for p, slope in zip(parameters, slopes, strict=True)]
+            ahead = ahead.with_parameters(parameters)
+            game = Game(self.generator, ahead, self.objective, self.penalties, self.noise)
+            found = game.discriminator_loss(real, fake)
+        loss = self.objective.generator(found.real_logits, found.fake_logits)
+        return Losses(loss, now.real_logits, now.fake_logits)
+
+
+@dataclass
+class FeatureMatching(ForGenerator):
+    """G descends ‖E_p f(x) − E_q f(G(z))‖², f the features that D's last layer reads (1606.03498, section 3.1).
+
+    D is a Sequential, whose layers up to ``layer`` (from the end, without it) are f.
+    """
+
+    layer: int = -1
+
+    def loss_of_generator(self, real: Any, fake: Tensor) -> Losses:
+        """Return the squared distance of the mean features."""
+        if not isinstance(self.discriminator, Sequential):
+            raise TypeError(f"FeatureMatching: D must be Sequential, not {type(self.discriminator).__name__}")
+        features = Sequential(*self.discriminator.layers[: self.layer])
+        rest = Sequential(*self.discriminator.layers[self.layer :])
+        on_real, on_fake = features(real), features(fake)
+        gap = mean(flatten_samples(on_real), axis=0) - mean(flatten_samples(on_fake), axis=0)
+        return Losses(sum(square(gap)), rest(on_real), rest(on_fake))
+
+
+RULES: dict[str, type[Game]] = {
+    "consensus": Consensus,
+    "nagarajan-kolter": NagarajanKolter,
+    "unrolled": Unrolled,
+    "feature-matching": FeatureMatching,
+}
+TWICE = ("consensus", "nagarajan-kolter", "unrolled")  # the rules that differentiate D's gradient again

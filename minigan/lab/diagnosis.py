@@ -1,0 +1,215 @@
+"""What is happening in a run, in words: rules with thresholds, each with the numbers that made it speak.
+
+A rule looks at the last WINDOW rows of metrics, or at the last pictures' variety. Thresholds are judgement, not theory;
+the sentence always gives the evidence beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from minigan.gan.player import WINDOW
+from minigan.lab.metrics import nearest_neighbour_labels
+from minigan.random import Generator
+
+Columns = dict[str, np.ndarray]
+
+
+# --- what the rules look at -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How varied samples are: see :func:`variety`."""
+
+    spread: float
+    entropy: float
+
+
+def variety(samples: np.ndarray, data: np.ndarray, labels: np.ndarray | None, centres: np.ndarray | None) -> Variety:
+    """Return how far apart samples (M, ...) are, and how evenly they lie over the classes or modes of data (N, ...).
+
+    ``spread`` is their mean pairwise distance over that of as many data; ``entropy`` that of the shares of classes (by
+    the 3-nearest-neighbour judge) or of nearest centres, over its largest value, 1 where there are neither.
+    """
+    count = min(200, len(samples), len(data))
+    order = Generator(0, stream="shuffle").permutation(len(data))[:count]
+    spread = _mean_distance(samples[:count]) / _mean_distance(data[order])
+    if labels is not None:
+        judged, kinds = nearest_neighbour_labels(samples[:count], data, labels), int(labels.max()) + 1
+    elif centres is not None:
+        judged = np.linalg.norm(samples[:, None] - centres[None], axis=2).argmin(1)
+        kinds = len(centres)
+    else:
+        return Variety(spread, 1.0)
+    shares = np.bincount(judged, minlength=kinds) / len(judged)
+    shares = shares[shares > 0]
+    return Variety(spread, max(0.0, float(-(shares * np.log(shares)).sum() / np.log(kinds))))
+
+
+def _mean_distance(points: np.ndarray) -> float:
+    flat = points.reshape(len(points), -1).astype(np.float64)
+    squares = (flat**2).sum(1)
+    distance = np.sqrt((squares[:, None] + squares[None] - 2 * flat @ flat.T).clip(0))
+    return float(distance.sum() / max(1, len(flat) * (len(flat) - 1)))
+
+
+# --- rules ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule says at a step."""
+
+    kind: str
+    step: int
+    sentence: str
+
+
+STRONG = 0.95  # accuracy of D on both kinds
+DEAD = 0.5  # share of generated samples in the dead zone
+STEADY, RETURNS = 0.5, 0.25  # cosine of successive moves, and way got over way gone
+JUMP, FADED = 100.0, 1e-3  # a gradient's norm over its median, and by itself
+COLLAPSED, UNEVEN = 0.35, 0.6  # spread, and entropy
+EARLY = 100  # steps before which variety is not judged
+
+
+def _too_strong(rows: Columns) -> str | None:
+    both = np.minimum(rows["accuracy_real"], rows["accuracy_fake"])
+    if both.mean() < STRONG:
+        return None
+    return (
+        f"D is right on {both.mean():.0%} of both kinds, with a mean |dL_G/ds| of {rows['slope_g'].mean():.2g} left "
+        "for G: give D fewer steps, a smaller learning rate, a penalty (r1) or instance noise"
+    )
+
+
+def _saturated(rows: Columns) -> str | None:
+    share = rows["dead_g"].mean()
+    if share < DEAD:
+        return None
+    return (
+        f"{share:.0%} of the generated samples pass less than a hundredth of a unit of gradient to G, whose loss is "
+        "flat there: the saturating one where D is sure of them, the non-saturating and relativistic ones where D is "
+        "fooled"
+    )
+
+
+def _cycling(rows: Columns) -> str | None:
+    if len(rows["turn"]) < WINDOW or rows["turn"].mean() < STEADY or rows["progress"][-1] > RETURNS:
+        return None
+    return (
+        f"the players turn: each move goes on where the last one went (cosine {rows['turn'].mean():.2f}), yet over "
+        f"{WINDOW} rows they got {rows['progress'][-1]:.0%} of the way they went; a penalty (r1), consensus or "
+        "extragradient calms a rotation"
+    )
+
+
+def _exploding(rows: Columns) -> str | None:
+    for player in "dg":
+        norms = rows[f"grad_norm_{player}"]
+        usual = float(np.median(norms[:-1])) if len(norms) > 4 else 0.0
+        if usual > 0 and norms[-1] > JUMP * usual:
+            return (
+                f"the gradient of {player.upper()} is {norms[-1]:.3g}, {norms[-1] / usual:.0f} times its usual "
+                f"{usual:.2g}: lower its learning rate, or penalise the gradient"
+            )
+    return None
+
+
+def _vanishing(rows: Columns) -> str | None:
+    norm = rows["grad_norm_g"]
+    if len(norm) < WINDOW or float(np.median(norm)) >= FADED:
+        return None
+    return (
+        f"G's gradient has a norm of {np.median(norm):.2g}: nothing moves it any more, D tells real from generated "
+        "without a slope between them, or G has nothing left to learn"
+    )
+
+
+RULES: dict[str, Callable[[Columns], str | None]] = {
+    "D too strong": _too_strong,
+    "G saturated": _saturated,
+    "cycling": _cycling,
+    "exploding gradient": _exploding,
+    "vanishing gradient": _vanishing,
+}
+COLUMNS = ("accuracy_real", "accuracy_fake", "slope_g", "dead_g", "turn", "progress", "grad_norm_d", "grad_norm_g")
+
+
+def silent(objective: str, rule: str) -> set[str]:
+    """Return the rules that have nothing to say of a game.
+
+    D's accuracy means nothing where a constant may be added to all logits (Wasserstein), and the slope of G's loss in
+    the logits nothing where G descends another one (feature matching).
+    """
+    return ({"D too strong"} if objective == "wasserstein" else set()) | (
+        {"G saturated"} if rule == "feature-matching" else set()
+    )
+
+
+def look_at(rows: Sequence[dict[str, float]] | Columns, but: Collection[str] = ()) -> Iterator[Finding]:
+    """Yield what the rules, ``but`` some, say of the last WINDOW rows of metrics: dicts, or arrays by column."""
+    if not isinstance(rows, dict):
+        rows = {name: np.array([row[name] for row in rows]) for name in ("step", *COLUMNS)} if rows else {}
+    last = {name: column[-WINDOW:] for name, column in rows.items()}
+    if not last or len(last["step"]) < WINDOW // 4:
+        return
+    for kind, rule in RULES.items():
+        sentence = None if kind in but else rule(last)
+        if sentence:
+            yield Finding(kind, int(last["step"][-1]), sentence)
+
+
+def look_at_variety(found: Variety, step: int, steps: int) -> Finding | None:
+    """Return what the variety of a step's samples says, from a fifth of the run and EARLY steps on: G begins anyhow."""
+    if step < max(EARLY, steps / 5) or (found.spread >= COLLAPSED and found.entropy >= UNEVEN):
+        return None
+    what = "makes few things" if found.spread < COLLAPSED else "leaves some of them out"
+    return Finding(
+        "mode collapse",
+        step,
+        f"the samples are {found.spread:.0%} as far apart as the data, and their classes or modes have "
+        f"{found.entropy:.0%} of the entropy of even ones: G {what}; packs (--pack 2), a penalty, or a smaller "
+        "learning rate of G help",
+    )
+
+
+@dataclass(frozen=True)
+class Spell:
+    """A finding that held from one step to another."""
+
+    kind: str
+    first: int
+    last: int
+    sentence: str
+
+
+def spells(
+    metrics: Columns,
+    varieties: Sequence[tuple[int, Variety]] = (),
+    steps: int = 0,
+    but: Collection[str] = (),
+) -> list[Spell]:
+    """Return what the rules, ``but`` some, say along a whole run, by the step at which it began."""
+    open_spells: dict[str, Spell] = {}
+    done: list[Spell] = []
+
+    def note(findings: dict[str, Finding], step: int, kinds: Sequence[str]) -> None:
+        for kind in kinds:
+            before, finding = open_spells.get(kind), findings.get(kind)
+            if finding:
+                open_spells[kind] = Spell(kind, before.first if before else step, step, finding.sentence)
+            elif before:
+                done.append(open_spells.pop(kind))
+
+    for end in range(1, len(metrics.get("step", ())) + 1):
+        part = {name: column[max(0, end - WINDOW) : end] for name, column in metrics.items()}
+        note({finding.kind: finding for finding in look_at(part, but)}, int(part["step"][-1]), list(RULES))
+    for step, found in varieties:
+        finding = look_at_variety(found, step, steps)
+        note({finding.kind: finding} if finding else {}, step, ["mode collapse"])
+    return sorted([*done, *open_spells.values()], key=lambda spell: spell.first)

@@ -1,0 +1,123 @@
+"""What happened in a run, read from its folder: a paragraph, and a picture of the same."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minigan.gan.build import make_objective
+from minigan.gan.config import Config
+from minigan.gan.objectives import OBJECTIVES
+from minigan.lab.diagnosis import Spell, Variety, silent, spells
+from minigan.run import pictures as plot
+from minigan.run.folder import RunError
+
+BRIEF = 3  # rows of metrics: what held for fewer, and was over before the run was, is not told
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A run in words, and what they rest on."""
+
+    config: Config
+    metrics: dict[str, np.ndarray]
+    varieties: list[tuple[int, Variety]]
+    spells: list[Spell]
+    passing: int = 0  # spells that are not told
+
+    def text(self, width: int = 100) -> str:
+        """Return the paragraph, and a line for every finding."""
+        config, last = self.config, {name: column[-20:] for name, column in self.metrics.items()}
+        parts = [self._fate(last), self._balance(last)]
+        if self.varieties:
+            step, found = self.varieties[-1]
+            parts.append(
+                f"At step {step} the samples are {found.spread:.0%} as far apart as the data, and their classes or "
+                f"modes have {found.entropy:.0%} of the entropy of even ones."
+            )
+        if self.passing:
+            parts.append(f"Left out: spells of trouble that were over within {BRIEF} rows of metrics ({self.passing}).")
+        elif not self.spells:
+            parts.append("None of the rules for trouble spoke.")
+        told = [
+            textwrap.fill(
+                f"steps {spell.first} to {spell.last}, {spell.kind}: {spell.sentence}",
+                width,
+                initial_indent="- ",
+                subsequent_indent="  ",
+            )
+            for spell in self.spells
+        ]
+        head = f"{config.model} on {config.data}, {config.objective}, penalty {config.penalty}, rule {config.rule}."
+        return "\n".join([textwrap.fill(" ".join([head, *parts]), width), *told])
+
+    def _fate(self, last: dict[str, np.ndarray]) -> str:
+        step = int(self.metrics["step"][-1])
+        words = f"The run got to step {step} of {int(self.config.steps)}."
+        wanted = make_objective(self.config).equilibrium
+        found = []
+        for player, value in zip("dg", wanted, strict=True):
+            at = f", {value:.3f} where the two distributions agree" if value is not None else ""
+            found.append(f"L_{player.upper()} is {last[f'loss_{player}'].mean():.3f} in the mean of the last rows{at}")
+        return f"{words} {'; '.join(found)}."
+
+    def _balance(self, last: dict[str, np.ndarray]) -> str:
+        parts = [self._judgement(last["accuracy_real"].mean(), last["accuracy_fake"].mean())]
+        if "G saturated" not in silent(self.config.objective, self.config.rule):
+            parts.append(f"The mean |dL_G/ds| of generated samples is {last['slope_g'].mean():.2g}.")
+        parts.append(
+            f"The last moves go on in the direction of the ones before with a cosine of {last['turn'].mean():.2f}."
+        )
+        return " ".join(parts)
+
+    def _judgement(self, real: float, fake: float) -> str:
+        """Return what D's accuracy on both kinds says."""
+        if "D too strong" in silent(self.config.objective, self.config.rule):
+            return "D's accuracy says nothing under this objective: a constant may be added to all logits."
+        if OBJECTIVES[self.config.objective].paired:
+            return f"D finds the real one of {real:.0%} of pairs."
+        if min(real, fake) > 0.9:
+            who = "it tells nearly all of them apart, far ahead of G"
+        elif real > 0.9 and fake < 0.1:
+            who = "it takes nearly everything for real"
+        elif fake > 0.9 and real < 0.1:
+            who = "it takes nearly everything for generated"
+        elif real + fake < 1.2:
+            who = "it can hardly tell them apart: G has caught up, or D is weak, which the variety and the samples show"
+        else:
+            who = "neither player is far ahead"
+        return f"D is right on {real:.0%} of real and {fake:.0%} of generated samples: {who}."
+
+    def draw(self, path: Path) -> None:
+        """Draw what the rules look at, with the spells in which they spoke, into a PNG file."""
+        plot.diagnosis(self.metrics, [(step, v.spread, v.entropy) for step, v in self.varieties], self.spells, path)
+
+
+def explain(folder: Path) -> Explanation:
+    """Read a run folder; :class:`minigan.run.folder.RunError` where it holds no run, or no metrics of this version."""
+    if not (folder / "config.toml").is_file():
+        raise RunError(f"{folder} holds no run: it has no config.toml")
+    config = Config.from_toml(folder / "config.toml")
+    metrics = _read(folder / "metrics.csv")
+    if not metrics.get("step", np.empty(0)).size:
+        raise RunError(f"{folder} has no metrics yet: train first")
+    if "slope_g" not in metrics:
+        raise RunError(f"{folder / 'metrics.csv'} was written before diagnosis existed: train anew")
+    seen = _read(folder / "variety.csv")
+    varieties = [
+        (int(step), Variety(float(spread), float(entropy)))
+        for step, spread, entropy in zip(*(seen.get(name, ()) for name in ("step", "spread", "entropy")), strict=True)
+    ]
+    found = spells(metrics, varieties, int(config.steps), silent(config.objective, config.rule))
+    least, end = (BRIEF - 1) * int(config.log_every), metrics["step"][-1]
+    always = ("mode collapse", "exploding gradient")
+    kept = [s for s in found if s.last - s.first >= least or s.last == end or s.kind in always]
+    return Explanation(config, metrics, varieties, kept, len(found) - len(kept))
+
+
+def _read(table: Path) -> dict[str, np.ndarray]:
+    """Return the columns of a table of the run, none where it is not there."""
+    return plot.read_metrics(table) if table.is_file() else {}
