@@ -5,7 +5,7 @@ import numpy as np
 import minigan as mg
 from minigan import nn
 from minigan.engine import device
-from minigan.gan import Alternating, Game, TracedGame
+from minigan.gan import Alternating, Game, TracedGame, make_players
 from minigan.gan.captured import CapturedStep
 from minigan.gan.penalties import PENALTIES
 from minigan.optim import Adam
@@ -36,12 +36,13 @@ def build(workload, variant, place):
         for layers in (workload.generator, workload.discriminator)
     )
     penalties = ((PENALTIES["r1"], workload.gamma),) if workload.gamma else ()
-    game = TracedGame if variant == "traced" else Game
-    dynamics = Alternating(
-        game(g, d, penalties=penalties),
-        Adam(d.parameters(), workload.lr, workload.betas),
-        Adam(g.parameters(), workload.lr, workload.betas, ema_decay=workload.ema),
+    game = (TracedGame if variant == "traced" else Game)(g, d, penalties=penalties)
+    players = make_players(
+        game,
+        lambda p: Adam(p, workload.lr, workload.betas),
+        lambda p: Adam(p, workload.lr, workload.betas, ema_decay=workload.ema),
     )
+    dynamics = Alternating(game, *players)
     real = Generator(0, stream="data", device=place.device).normal((workload.batch, *workload.shape))
     noise = {name: Generator(0, stream=name, device=place.device) for name in ("latent-D", "latent-G")}
 
@@ -53,13 +54,13 @@ def build(workload, variant, place):
 
     if place.device == "cpu":
         return step, lambda: None
-    return on_device(step, dynamics, noise, variant == "captured", place)
+    return on_device(step, players, noise, variant == "captured", place)
 
 
-def on_device(step, dynamics, noise, captured, place):
+def on_device(step, players, noise, captured, place):
     """Return the step, captured or not, what waits for the device, and what tells the MiB that arrays hold there."""
     module, rows = device.module(place.device), np.zeros((1, 1), np.int64)
-    graph = CapturedStep(step, dynamics, noise) if captured else None
+    graph = CapturedStep(step, players, noise) if captured else None
 
     def on_graph():
         with device.allow_tf32(place.precision == "tf32"):

@@ -22,12 +22,11 @@ def main(steps: int = 3000, out: str = "ring.png") -> lab.metrics.Modes:
     print(generator.summary((LATENT,)), end="\n\n")
 
     game = gan.Game(generator, discriminator, gan.objectives.NON_SATURATING, penalties=((PENALTIES["r1"], 0.01),))
-    g_steps = optim.Adam(generator.parameters(), 3e-3, betas=(0.5, 0.99), ema_decay=0.995)
-    d_steps = optim.Adam(discriminator.parameters(), 3e-3, betas=(0.5, 0.99))
-    algorithm1 = gan.Alternating(game, d_steps, g_steps, k=1)
+    players = gan.make_players(game, lambda p: optim.Adam(p, 3e-3, betas=(0.5, 0.99), ema_decay=0.995))
+    algorithm1 = gan.Alternating(game, *players, k=1)
 
     noise_d, noise_g = Generator(0, stream="latent-D"), Generator(0, stream="latent-G")
-    averaged = generator.with_parameters(g_steps.average())
+    averaged = generator.with_parameters(algorithm1.generator.optimizer.average())
 
     def sample(count: int) -> Tensor:
         with no_grad():

@@ -14,18 +14,17 @@ from minigan.run import pictures as plot
 
 def main(steps: int = 3000, out: str = "digits.png", width: int = 64) -> float:
     """Train, print the Fréchet distance as training goes on, draw 64 samples, and return the last distance."""
-    trainer = gan.Trainer(gan.Config(steps=steps, width=width))
-    digits = trainer.dataset
-    print(trainer.generator.summary((trainer.config.latent,)), trainer.discriminator.summary(digits.shape), sep="\n\n")
+    trainer = gan.build(gan.Config(steps=steps, width=width))
+    game, digits = trainer.game, trainer.data
+    print(game.generator.summary((trainer.latent,)), game.discriminator.summary(digits.shape), sep="\n\n")
     print(f"\none real half against the other: {half_against_half(digits.samples):.3f}")
 
     distance = float("inf")
-    while trainer.steps < steps:
-        row = trainer.metrics(trainer.step())
-        if trainer.steps % max(1, steps // 6) == 0 or trainer.steps == steps:
-            distance = frechet_distance(trainer.sample(2000), digits.samples)
+    for event in trainer.events(steps, gan.Every(row=max(1, steps // 6), picture=0, checkpoint=0)):
+        if isinstance(event, gan.Row):
+            distance, row = frechet_distance(trainer.sample(2000), digits.samples), event.values
             print(
-                f"step {trainer.steps:5d}  L_D {row['loss_d']:.3f}  L_G {row['loss_g']:.3f}  "
+                f"step {event.step:5d}  L_D {row['loss_d']:.3f}  L_G {row['loss_g']:.3f}  "
                 f"Fréchet distance {distance:.3f}"
             )
     shares = class_shares(trainer.sample(2000), digits.samples, digits.labels)

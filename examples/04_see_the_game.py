@@ -8,8 +8,7 @@ goes through the engine: there is no formula of the game in this file.
 
 import numpy as np
 
-import minigan as mg
-from minigan.gan import Game, NagarajanKolter, Simultaneous
+from minigan.gan import Game, NagarajanKolter, Simultaneous, make_players
 from minigan.gan.objectives import MINIMAX
 from minigan.gan.penalties import PENALTIES
 from minigan.lab import small_games as games
@@ -21,10 +20,7 @@ def distance_after(steps, kind=Game, penalties=(), rate=0.2, **settings):
     """Play from (1, 1) and return how far from the equilibrium the players end."""
     small = games.dirac(1.0, 1.0)
     game = kind(small.generator, small.discriminator, MINIMAX, penalties, **settings)
-    dynamics = Simultaneous(game, SGD(game.discriminator.parameters(), rate), SGD(game.generator.parameters(), rate))
-    data, noise = mg.Tensor(small.real), mg.Tensor(small.z)
-    for _ in range(steps):
-        dynamics.step(lambda: data, lambda: noise, lambda: noise)
+    small.play(Simultaneous(game, *make_players(game, lambda p: SGD(p, rate))), steps)
     return small.distance()
 
 

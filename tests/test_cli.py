@@ -18,6 +18,7 @@ from PIL import Image
 
 import minigan
 from minigan.cli import main as cli
+from minigan.cli import train
 from minigan.engine.device import why_not
 from minigan.gan import Config
 from minigan.run import checkpoint
@@ -430,7 +431,7 @@ def test_a_second_signal_ends_at_once(monkeypatch):
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with cli._signals() as stop:
+    with train._signals() as stop:
         assert stop.number == 0
         signal.raise_signal(signal.SIGTERM)
         assert (stop.number, left) == (signal.SIGTERM, [])
@@ -443,7 +444,7 @@ def test_ctrl_c_outside_training_leaves_no_traceback(monkeypatch):
     def stop(arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, "doctor", stop)
+    monkeypatch.setitem(cli.COMMANDS, "doctor", cli.Command("", stop))
     assert main("doctor") == (130, [], ["minigan: interrupted"])
 
 
@@ -451,7 +452,7 @@ def test_running_out_of_memory_is_told(monkeypatch):
     def grow(arguments):
         raise MemoryError("Unable to allocate 1 TiB")
 
-    monkeypatch.setitem(cli.COMMANDS, "train", grow)
+    monkeypatch.setitem(cli.COMMANDS, "train", cli.Command("", grow))
     code, _, err = main("train")
     assert code == 1
     assert err == ["minigan: out of memory (Unable to allocate 1 TiB): a smaller --batch-size or --width needs less"]

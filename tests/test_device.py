@@ -11,7 +11,7 @@ import minigan as mg
 from minigan import nn, optim
 from minigan.cli import main as cli
 from minigan.engine import device
-from minigan.gan import Alternating, Config, Diverged, Game, TracedGame, Trainer, penalties
+from minigan.gan import Alternating, Config, Diverged, Game, TracedGame, Trainer, build, make_players, penalties
 from minigan.gan.captured import CapturedStep
 from minigan.gan.models import MODELS
 from minigan.kernels.gpu import emulator
@@ -133,14 +133,15 @@ def test_a_training_step_agrees_with_the_cpu_parameter_by_parameter(kind, penalt
         game = Game(g, d, penalties=((penalties.PENALTIES[penalty], 0.5),), noise=noise)
         # a large ε: where a gradient is nearly 0, its last bit decides the sign of an adaptive step
         settings = {} if optimizer is optim.SGD else {"eps": 1e-2}
-        players = (
-            optimizer(d.parameters(), 1e-2, ema_decay=0.5, **settings),
-            optimizer(g.parameters(), 1e-2, **settings),
+        players = make_players(
+            game,
+            lambda p: optimizer(p, 1e-2, ema_decay=0.5, **settings),  # noqa: B023
+            lambda p: optimizer(p, 1e-2, **settings),  # noqa: B023
         )
         real = Generator(0, stream="data").normal((3, 8, 8, 1)).to(where)
         z = Generator(1, stream="latent-D").normal((3, 4)).to(where)
         step = Alternating(game, *players).step(lambda real=real: real, lambda z=z: z, lambda z=z: z)
-        arrays = [p.numpy() for p in (*d.parameters(), *g.parameters(), *players[0].average())]
+        arrays = [p.numpy() for p in (*d.parameters(), *g.parameters(), *players[0].optimizer.average())]
         arrays += [device.to_numpy(b) for network in (g, d) for b in network.named_buffers().values()]
         found.append([*arrays, *(x.numpy() for x in (*step.discriminator, *step.generator) if x is not None)])
         assert all(p.device == where for p in (*d.parameters(), *g.parameters()))
@@ -152,8 +153,8 @@ def test_a_traced_game_on_a_device_is_the_game_itself():
     found = []
     for kind in (Game, TracedGame):
         g, d = (nn.initialise(n, "lecun", Generator(3, stream="init")).to(EMULATED) for n in networks("dcgan"))
-        players = optim.SGD(d.parameters(), 1e-2), optim.SGD(g.parameters(), 1e-2)
-        dynamics = Alternating(kind(g, d), *players)
+        game = kind(g, d)
+        dynamics = Alternating(game, *make_players(game, lambda p: optim.SGD(p, 1e-2)))
         real, z = Generator(0).normal((2, 8, 8, 1)).to(EMULATED), Generator(1).normal((2, 4)).to(EMULATED)
         for _ in range(3):
             dynamics.step(lambda real=real: real, lambda z=z: z, lambda z=z: z)
@@ -166,18 +167,18 @@ def small(where):
 
 
 def test_a_run_goes_on_bitwise_on_a_device_and_can_change_it():
-    whole, cut = Trainer(small(EMULATED)), Trainer(small(EMULATED))
+    whole, cut = build(small(EMULATED)), build(small(EMULATED))
     for _ in range(2):
         whole.step()
         cut.step()
-    resumed = Trainer(small(EMULATED))
+    resumed = build(small(EMULATED))
     resumed.load_state(cut.state())
     whole.step()
     resumed.step()
     a, b = whole.state(), resumed.state()
     assert {name: x.tobytes() for name, x in a.items()} == {name: x.tobytes() for name, x in b.items()}
     assert all(type(x) is np.ndarray for x in a.values())
-    elsewhere = Trainer(small("cpu"))
+    elsewhere = build(small("cpu"))
     elsewhere.load_state(cut.state())
     found = elsewhere.step()
     assert np.isfinite(list(elsewhere.metrics(found).values())).all()
@@ -186,7 +187,7 @@ def test_a_run_goes_on_bitwise_on_a_device_and_can_change_it():
 
 def run(settings, steps, captured):
     """The state after some steps, and the trainer."""
-    trainer = Trainer(settings)
+    trainer = build(settings)
     if not captured:
         trainer._captured.reason = "for comparison"
     for _ in range(steps):
@@ -218,7 +219,7 @@ def different(trainer, whole):
 def test_a_captured_run_is_resumed_bitwise():
     whole = run(small(EMULATED), 8, True)[0]
     cut = run(small(EMULATED), 5, True)[2]
-    resumed = Trainer(small(EMULATED))
+    resumed = build(small(EMULATED))
     resumed.load_state(cut.state())
     for _ in range(3):
         resumed.step()
@@ -230,10 +231,10 @@ def test_a_captured_run_is_resumed_bitwise():
 
 
 def test_a_captured_step_finds_what_is_not_finite_when_it_is_looked_at():
-    trainer = Trainer(small(EMULATED))
+    trainer = build(small(EMULATED))
     for _ in range(4):
         trainer.step()
-    trainer.generator.parameters()[0].data[0, 0] = np.nan
+    trainer.game.generator.parameters()[0].data[0, 0] = np.nan
     found = trainer.step()
     with pytest.raises(Diverged, match=r"step 5: loss_d, .*not finite, in this step or in one since the last look"):
         trainer.metrics(found)
@@ -241,12 +242,13 @@ def test_a_captured_step_finds_what_is_not_finite_when_it_is_looked_at():
 
 def test_what_cannot_be_captured_says_why():
     g, d = (network.to(EMULATED) for network in networks("dense"))
-    players = optim.SGD(d.parameters(), 0.1), optim.SGD(g.parameters(), 0.1)
+    game = Game(g, d)
+    players = make_players(game, lambda p: optim.SGD(p, 0.1))
     noise = {name: Generator(0, stream=name, device=EMULATED) for name in ("latent-D", "latent-G")}
     samples = Generator(0).normal((6, 8, 8, 1)).to(EMULATED).data
-    dynamics = Alternating(Game(g, d), *players)
+    dynamics = Alternating(game, *players)
     draw = [lambda name=name: noise[name].normal((3, 4)) for name in noise]
-    captured = CapturedStep(lambda rows: dynamics.step(lambda: mg.Tensor(samples[rows[0]]), *draw), dynamics, noise)
+    captured = CapturedStep(lambda rows: dynamics.step(lambda: mg.Tensor(samples[rows[0]]), *draw), players, noise)
     assert captured.reason == "the counters of Dropout are on the host"
     for _ in range(4):
         captured.step(np.arange(3)[None])
@@ -260,7 +262,7 @@ def test_a_step_that_looks_at_values_is_done_without_a_graph():
     look = penalties.Penalty("nosy", "", "", False, nosy)
     results = []
     for captured in (False, True):
-        trainer = Trainer(small(EMULATED))
+        trainer = build(small(EMULATED))
         trainer.game.penalties = ((look, 1.0),)
         if not captured:
             trainer._captured.reason = "for comparison"
@@ -287,11 +289,11 @@ def points(**settings):
 def test_tf32_is_a_setting_of_a_run_and_changes_its_products():
     weights = []
     for tf32 in (False, True):
-        trainer = Trainer(points(tf32=tf32))
+        trainer = build(points(tf32=tf32))
         for _ in range(4):  # the last of them captured
             trainer.step()
         assert trainer._captured.reason is None
-        weights.append(trainer.generator.parameters()[0].numpy())
+        weights.append(trainer.game.generator.parameters()[0].numpy())
         assert not cuda._tf32.get()
     np.testing.assert_allclose(weights[1], weights[0], rtol=0.1, atol=0.01)
     assert (weights[0] != weights[1]).any()
@@ -320,7 +322,7 @@ def test_a_gpu_without_tensor_cores_makes_true_products_and_says_so(monkeypatch)
 
 def test_a_full_memory_is_told_in_sizes():
     pool = emulator.get_default_memory_pool()
-    trainer = Trainer(points())
+    trainer = build(points())
     trainer.step()
     pool.set_limit(pool.used_bytes() + 1000)
     try:
@@ -335,11 +337,11 @@ def test_a_full_memory_is_told_in_sizes():
 
 
 def test_samples_of_an_emulated_run_are_those_of_its_weights_on_the_cpu():
-    trainer, host = Trainer(points()), Trainer(replace(points(), device="cpu"))
+    trainer, host = build(points()), build(replace(points(), device="cpu"))
     trainer.step()
     host.load_state(trainer.state())
     np.testing.assert_array_equal(trainer.sample(5), host.sample(5))
-    assert {p.device for p in trainer.generator.parameters()} == {EMULATED}
+    assert {p.device for p in trainer.game.generator.parameters()} == {EMULATED}
 
 
 def test_a_run_that_fills_the_memory_says_what_is_kept(tmp_path, capsys, monkeypatch):
@@ -363,7 +365,7 @@ def test_a_run_that_fills_the_memory_says_what_is_kept(tmp_path, capsys, monkeyp
 
 
 def test_a_spectrum_on_a_device_is_that_of_its_weights():
-    trainer, host = Trainer(points(penalty="wgan-gp")), Trainer(replace(points(penalty="wgan-gp"), device="cpu"))
+    trainer, host = build(points(penalty="wgan-gp")), build(replace(points(penalty="wgan-gp"), device="cpu"))
     trainer.step()
     host.load_state(trainer.state())
     found, wanted = (

@@ -12,11 +12,13 @@ import minigan as mg
 from minigan import optim
 from minigan.cli import main as cli
 from minigan.data import load
-from minigan.gan import Config, Game, Simultaneous, Trainer
-from minigan.gan.objectives import WASSERSTEIN
+from minigan.gan import Config, Game, Player, Simultaneous, build, make_players
+from minigan.gan.objectives import HINGE, WASSERSTEIN
 from minigan.gan.player import Movement
+from minigan.gan.variants import FeatureMatching
+from minigan.lab import small_games
 from minigan.lab import small_games as games
-from minigan.lab.diagnosis import WINDOW, Variety, look_at, look_at_variety, silent, spells, variety
+from minigan.lab.diagnosis import WINDOW, Finding, Variety, look_at, look_at_variety, silent, spells, variety
 from minigan.run.explain import explain
 from minigan.run.folder import RunError, create
 
@@ -92,8 +94,8 @@ def test_collapse_is_judged_from_a_fifth_of_the_run_on():
 def test_rules_that_say_nothing_of_a_game_are_silent():
     trouble = rows(accuracy_real=1.0, accuracy_fake=1.0, dead_g=0.9)
     assert set(said(look_at(trouble))) == {"D too strong", "G saturated"}
-    assert set(said(look_at(trouble, silent("wasserstein", "none")))) == {"G saturated"}
-    assert set(said(look_at(trouble, silent("hinge", "feature-matching")))) == {"D too strong"}
+    assert set(said(look_at(trouble, silent(WASSERSTEIN, Game)))) == {"G saturated"}
+    assert set(said(look_at(trouble, silent(HINGE, FeatureMatching)))) == {"D too strong"}
 
 
 def test_spells_begin_and_end():
@@ -115,7 +117,7 @@ def test_spells_begin_and_end():
 def test_a_rotation_is_seen_in_its_moves():
     small = games.bilinear(np.ones(40), np.zeros(40))
     game = Game(small.generator, small.discriminator, WASSERSTEIN)
-    players = [optim.SGD(p.parameters(), 0.02) for p in (game.discriminator, game.generator)]
+    players = make_players(game, lambda p: optim.SGD(p, 0.02))
     dynamics, movement, zero = Simultaneous(game, *players), Movement(players), mg.tensor(small.real)
     columns = []
     for _ in range(32):
@@ -129,21 +131,21 @@ def test_a_rotation_is_seen_in_its_moves():
 
 
 def test_moves_that_go_on_get_somewhere():
-    p = mg.tensor(np.zeros(1000), requires_grad=True)
-    optimiser = optim.SGD([p], 0.1)
-    movement, rng = Movement([optimiser]), np.random.default_rng(0)
+    line = small_games.Shift(np.zeros(1000))
+    player = Player(line, optim.SGD(line.parameters(), 0.1))
+    movement, rng = Movement([player]), np.random.default_rng(0)
     assert movement.look() == (1.0, 1.0)
     direction = rng.standard_normal(1000)
     for _ in range(30):
-        optimiser.step([direction])
+        player.move([direction])
         turn, progress = movement.look()
     assert (turn, progress) == pytest.approx((1, 1), abs=1e-9)
     kept = movement.state()
     assert kept.shape == (WINDOW + 1, 64)
-    again = Movement([optimiser])
+    again = Movement([player])
     again.load_state(kept)
     for _ in range(30):
-        optimiser.step([rng.standard_normal(1000)])
+        player.move([rng.standard_normal(1000)])
         turn, progress = movement.look()
         assert again.look() == (turn, progress)
     assert abs(turn) < 0.5  # a walk at random
@@ -186,8 +188,7 @@ def test_a_run_tells_each_kind_of_trouble_once(tmp_path):
         device="cpu",
     )
     run = create(tmp_path / "run", still)
-    told = []
-    assert run.train(lambda row: None, lambda: False, told.append)
+    told = [event for event in run.events() if isinstance(event, Finding)]
     kinds = [finding.kind for finding in told]
     assert "D too strong" in kinds
     assert told[0].step < 100
@@ -209,7 +210,7 @@ def test_a_run_is_explained(tmp_path, capsys):
     assert max(map(len, explain(folder).text(70).splitlines())) <= 70
     calm = tmp_path / "calm"
     run = create(calm, replace(RING, steps=20))
-    run.train(lambda row: None, lambda: False)
+    run.train()
     assert "None of the rules for trouble spoke." in " ".join(explain(calm).text().split())
     explain(calm).draw(calm / "explain.png")
 
@@ -231,7 +232,7 @@ def test_what_cannot_be_explained(tmp_path):
 
 def test_a_row_cut_short_is_left_out(tmp_path):
     run = create(tmp_path / "run", replace(RING, steps=20))
-    run.train(lambda row: None, lambda: False)
+    run.train()
     whole, path = explain(tmp_path / "run").metrics, tmp_path / "run" / "metrics.csv"
     with path.open("a", encoding="utf-8") as file:
         file.write("22,0.1,0.2")
@@ -301,7 +302,7 @@ def test_what_accuracy_says(tmp_path, real, fake, words):
 
 
 def test_metrics_hold_the_strength_of_the_gradient():
-    trainer = Trainer(replace(RING, objective="relativistic"))
+    trainer = build(replace(RING, objective="relativistic"))
     step = trainer.step()
     row, found = trainer.metrics(step), step.generator
     passed = 1 / (1 + np.exp(found.fake_logits.numpy() - found.real_logits.numpy()))  # of sp(s(x) − s(y))

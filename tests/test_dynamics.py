@@ -9,7 +9,7 @@ import pytest
 
 import minigan as mg
 from minigan import nn, optim
-from minigan.gan import Alternating, Extragradient, Game, Simultaneous, penalties
+from minigan.gan import Alternating, Extragradient, Game, Simultaneous, make_players, penalties
 from minigan.gan.objectives import LEAST_SQUARES, MINIMAX, NON_SATURATING, OBJECTIVES, RELATIVISTIC, WASSERSTEIN
 from minigan.gan.penalties import squared_norm
 from minigan.gan.variants import Consensus, FeatureMatching, NagarajanKolter, Unrolled
@@ -23,13 +23,7 @@ R1 = penalties.PENALTIES["r1"]
 def play(small, kind, objective, scheme, steps, h, *terms, optimiser=optim.SGD, **settings):
     """Move a small game ``steps`` times by gradient descent of step h, and return its points."""
     game = kind(small.generator, small.discriminator, objective, terms, **settings)
-    players = [optimiser(player.parameters(), h) for player in (game.discriminator, game.generator)]
-    dynamics, points = scheme(game, *players), [small.point()]
-    real, z = mg.tensor(small.real), mg.tensor(small.z)
-    for _ in range(steps):
-        dynamics.step(lambda: real, lambda: z, lambda: z)
-        points.append(small.point())
-    return np.array(points)
+    return small.play(scheme(game, *make_players(game, lambda p: optimiser(p, h))), steps)
 
 
 # --- the Dirac-GAN ----------------------------------------------------------------------------------------------------
@@ -128,7 +122,7 @@ def test_only_some_dynamics_reach_the_bilinear_equilibrium():
 def test_m_steps_of_the_generator():
     small = games.bilinear(1.0, 1.0)
     game = Game(small.generator, small.discriminator, WASSERSTEIN)
-    players = [optim.SGD(player.parameters(), 0.1) for player in (game.discriminator, game.generator)]
+    players = make_players(game, lambda p: optim.SGD(p, 0.1))
     zero = mg.tensor(small.real)
     Alternating(game, *players, k=2, m=3).step(lambda: zero, lambda: zero, lambda: zero)
     psi = 1 + 2 * 0.1
@@ -296,9 +290,10 @@ def test_optimistic_adam_takes_the_move_twice_and_the_last_one_back():
 def test_extragradient_with_adam_follows_both_gradients_and_averages_once():
     small = games.dirac()
     game = Game(small.generator, small.discriminator, MINIMAX)
-    d, g = (optim.Adam(p.parameters(), 0.1, ema_decay=0.5) for p in (game.discriminator, game.generator))
+    players = make_players(game, lambda p: optim.Adam(p, 0.1, ema_decay=0.5))
+    d, g = (player.optimizer for player in players)
     zero = mg.tensor(small.real)
-    Extragradient(game, d, g).step(lambda: zero, lambda: zero, lambda: zero)
+    Extragradient(game, *players).step(lambda: zero, lambda: zero, lambda: zero)
     assert (d.steps, g.steps) == (2, 2)
     theta, psi = small.point()
     assert g.average()[0].item() == pytest.approx((1 + theta) / 2, rel=1e-14)

@@ -10,7 +10,7 @@ import pytest
 
 import minigan as mg
 from minigan import nn, ops, optim
-from minigan.gan import MODELS, Alternating, Game, dcgan, mlp, objectives, penalties
+from minigan.gan import MODELS, Alternating, Game, dcgan, make_players, mlp, objectives, penalties
 from minigan.gan.objectives import (
     HINGE,
     LEAST_SQUARES,
@@ -487,17 +487,17 @@ def test_the_discriminator_takes_k_steps_on_fresh_samples(backend, k):
         return fresh
 
     game = small_game()
-    d, g = (optim.SGD(player.parameters(), 0.1) for player in (game.discriminator, game.generator))
-    step = Alternating(game, d, g, k=k).step(draw("real", 3), draw("noise of D", 2), draw("noise of G", 2))
+    players = make_players(game, lambda p: optim.SGD(p, 0.1))
+    step = Alternating(game, *players, k=k).step(draw("real", 3), draw("noise of D", 2), draw("noise of G", 2))
     assert calls == ["real", "noise of D"] * k + ["noise of G"]
-    assert (d.steps, g.steps) == (k, 1)
+    assert [player.optimizer.steps for player in players] == [k, 1]
     assert step.discriminator.loss.item() > 0
     assert step.generator.real_logits is None
 
 
 def test_no_steps_of_the_discriminator_are_refused():
     game = small_game()
-    players = [optim.SGD(player.parameters(), 0.1) for player in (game.discriminator, game.generator)]
+    players = make_players(game, lambda p: optim.SGD(p, 0.1))
     with pytest.raises(ValueError, match="k must"):
         Alternating(game, *players, k=0).step(lambda: noise(0, 3), lambda: noise(1), lambda: noise(2))
 

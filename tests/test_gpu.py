@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minigan import kernels
 from minigan.engine import device
-from minigan.gan import Config, Trainer
+from minigan.gan import Config, build
 from minigan.kernels.gpu import launch as cuda
 from minigan.testing.gradcheck import check_row
 from minigan.testing.optable import ROWS
@@ -76,7 +76,7 @@ def test_a_captured_step_is_the_eager_step_bit_by_bit_over_100_steps(model, pena
     config = replace(Config(), device="cuda", model=model, data=data, penalty=penalty, width=16, batch_size=16)
     states = []
     for reason in ("for comparison", None):
-        trainer = Trainer(config)
+        trainer = build(config)
         trainer._captured.reason = reason
         for _ in range(100):
             found = trainer.step()

@@ -6,6 +6,7 @@ from PIL import Image
 
 from minigan.gan.objectives import OBJECTIVES
 from minigan.run import pictures as plot
+from minigan.run import tables
 
 ROWS = ("loss_d", "loss_g", "accuracy_real", "accuracy_fake", "grad_norm_d", "grad_norm_g")
 
@@ -92,10 +93,10 @@ def test_smooth_is_a_centred_mean():
 def test_metrics_are_read_by_name(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("step,loss\r\n1,0.5\r\n2,1e-3\r\n", encoding="utf-8")
-    found = plot.read_metrics(path)
+    found = tables.read(path)
     assert {name: values.tolist() for name, values in found.items()} == {"step": [1, 2], "loss": [0.5, 0.001]}
     path.write_text("step,loss\n", encoding="utf-8")
-    assert [len(values) for values in plot.read_metrics(path).values()] == [0, 0]
+    assert [len(values) for values in tables.read(path).values()] == [0, 0]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 import minigan as mg
 from minigan import nn, optim
-from minigan.gan import Game
+from minigan.gan import Game, make_players
 from minigan.gan.objectives import NON_SATURATING
 from minigan.lab import small_games as games
 from minigan.lab.evolution import MUTATIONS, Evolution
@@ -20,10 +20,9 @@ from minigan.random import Generator
 def evolving(**settings):
     small = games.gaussians(2.0, nodes=64)
     game = Game(small.generator, small.discriminator, NON_SATURATING)
-    players = [
-        optim.Adam(p.parameters(), 0.05, (0.5, 0.9), ema_decay=0.5) for p in (game.discriminator, game.generator)
-    ]
-    return small, Evolution(game, *players, **settings)
+    return small, Evolution(
+        game, *make_players(game, lambda p: optim.Adam(p, 0.05, (0.5, 0.9), ema_decay=0.5)), **settings
+    )
 
 
 def test_the_fittest_child_stays():
@@ -31,14 +30,14 @@ def test_the_fittest_child_stays():
     real, z = mg.tensor(small.real), mg.tensor(small.z)
     for _ in range(5):
         dynamics.step(lambda: real, lambda: z, lambda: z)
-    before = {name: np.copy(a) for name, a in dynamics.generator_optimizer.state().items()}
+    before = {name: np.copy(a) for name, a in dynamics.generator.optimizer.state().items()}
     theta, chosen = small.generator.theta.numpy().copy(), dict(dynamics.chosen)
     children = {}
-    dynamics.discriminator_optimizer.step(dynamics.game.discriminator_gradient(real, z).parts)
+    dynamics.discriminator.move(dynamics.game.discriminator_gradient(real, z).parts)
     for objective in MUTATIONS:
-        dynamics.generator_optimizer.buffer[...] = theta
-        dynamics.generator_optimizer.load_state(before)
-        optimiser = dynamics.generator_optimizer
+        dynamics.generator.optimizer.buffer[...] = theta
+        dynamics.generator.optimizer.load_state(before)
+        optimiser = dynamics.generator.optimizer
         optimiser.step(Game(small.generator, small.discriminator, objective).generator_gradient(real, z).parts)
         quality = 1 / (1 + np.exp(-logits_of(small.discriminator, small.generator(z))))
         children[objective.name] = quality.mean(), small.generator.theta.item(), optimiser.steps
@@ -49,7 +48,7 @@ def test_the_fittest_child_stays():
         dynamics.step(lambda: real, lambda: z, lambda: z)
     assert small.generator.theta.item() == pytest.approx(children[winner][1], rel=1e-12)
     assert dynamics.chosen[winner] == chosen[winner] + 1
-    assert dynamics.generator_optimizer.steps == children[winner][2] == 6
+    assert dynamics.generator.optimizer.steps == children[winner][2] == 6
     assert dynamics.gradients == 6 * (1 + 2 * 3)
 
 
@@ -69,7 +68,7 @@ def test_evolution_finds_the_data():
     for _ in range(400):
         z = mg.tensor(rng.standard_normal((64, 1)))
         dynamics.step(lambda: mg.tensor(rng.standard_normal((64, 1)) + 2), lambda z=z: z, lambda z=z: z)
-    assert dynamics.generator_optimizer.average()[0].item() == pytest.approx(2.0, abs=0.4)
+    assert dynamics.generator.optimizer.average()[0].item() == pytest.approx(2.0, abs=0.4)
     assert sum(dynamics.chosen.values()) == 400
 
 
@@ -190,8 +189,8 @@ def test_rejected_children_leave_no_trace_in_batch_norm():
             for player in (discriminator, generator)
         ]
         critic, twin = players
-        optimisers = [optim.SGD(p.parameters(), 0.1) for p in players]
-        dynamics = Evolution(Game(twin, critic, NON_SATURATING), *optimisers, mutations=mutations, diversity=0.0)
+        game = Game(twin, critic, NON_SATURATING)
+        dynamics = Evolution(game, *make_players(game, lambda p: optim.SGD(p, 0.1)), mutations=mutations, diversity=0.0)
         z = Generator(1).normal((8, 1), dtype=np.float64)
         dynamics.step(lambda z=z: z + 3, lambda z=z: z, lambda z=z: z)
         seen[tuple(o.name for o in mutations)] = twin.named_buffers(), dynamics.chosen

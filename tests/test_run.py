@@ -1,5 +1,6 @@
 """What a run promises: its files, the same bits however it is cut, and nothing overwritten when it goes wrong."""
 
+import contextlib
 import csv
 import hashlib
 import os
@@ -15,7 +16,7 @@ from PIL import Image
 
 from minigan.data import Dataset
 from minigan.engine.tensor import Tensor
-from minigan.gan import Config, Diverged, Trainer
+from minigan.gan import Config, Diverged, build
 from minigan.nn import BatchNorm
 from minigan.random import Generator
 from minigan.run import checkpoint
@@ -39,7 +40,11 @@ def snapshot(trainer):
 
 def train(run, until=None):
     """Train to the end, or stop as a signal would before step ``until`` + 1; return whether the run is finished."""
-    return run.train(lambda row: None, lambda: until is not None and run.trainer.steps >= until)
+    with contextlib.closing(run.events()) as events:
+        for event in events:
+            if until is not None and event.step >= until:
+                break
+    return run.trainer.steps >= run.config.steps
 
 
 def finished(folder, config):
@@ -168,8 +173,37 @@ def test_a_checkpoint_of_other_settings_is_not_loaded(copy):
         runs.reopen(copy)
 
 
+def test_a_run_goes_on_with_its_own_data_alone(tmp_path):
+    points = np.random.default_rng(0).normal(size=(48, 2)).astype(np.float32)
+    own = Dataset("mine", points)
+    run = runs.create(tmp_path / "run", replace(RING, steps=4), own)
+    run.train()
+    assert runs.reopen(tmp_path / "run", data=Dataset("mine", points.copy())).trainer.steps == 4
+    changed = points.copy()
+    changed[17, 1] = np.nextafter(changed[17, 1], np.float32(9))
+    for data in (None, Dataset("mine", changed), Dataset("yours", points), Dataset("mine", points[:-1])):
+        with pytest.raises(runs.RunError, match=r"was trained on mine \(sha256 [0-9a-f]{12}\), but the data here is"):
+            runs.reopen(tmp_path / "run", data=data)
+
+
+@pytest.mark.parametrize("kind", ["Row", "Picture", "Varied", "Stepped"])
+def test_the_loop_may_be_left_at_any_event(tmp_path, ring, kind):
+    run = runs.create(tmp_path / "run", RING)
+    for event in run.events():
+        if event.step >= 20 and type(event).__name__ == kind:
+            break
+    assert run.last_saved == run.trainer.steps == 20
+    again = resumed(tmp_path / "run")
+    again.train()
+    again.finish()
+    assert snapshot(again.trainer) == snapshot(ring.trainer)
+    ours, theirs = files(tmp_path / "run"), files(ring.folder)
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name] == theirs[name] for name in theirs if not name.startswith("checkpoints/"))
+
+
 def test_a_state_that_does_not_fit_changes_nothing(ring):
-    trainer = Trainer(RING)
+    trainer = build(RING)
     before = snapshot(trainer)
     state = {name: array.copy() for name, array in ring.trainer.state().items()}
     state["noise/penalty"] = state["noise/penalty"].astype(np.int32)
@@ -277,7 +311,7 @@ def test_a_longer_goal_goes_on_where_the_run_ended(tmp_path, whole):
 
 def test_the_seed_decides_every_bit(images):
     def end(seed):
-        trainer = Trainer(replace(IMAGES, seed=seed))
+        trainer = build(replace(IMAGES, seed=seed))
         for _ in range(IMAGES.steps):
             trainer.step()
         return snapshot(trainer)
@@ -295,7 +329,7 @@ def test_the_seed_decides_every_bit(images):
 @pytest.mark.parametrize("d_steps", [1, 3])
 def test_training_passes_every_sample_once_an_epoch(d_steps):
     points = np.arange(96, dtype=np.float32).reshape(48, 2) / 96
-    trainer = Trainer(replace(RING, d_steps=d_steps), Dataset("points", points))
+    trainer = build(replace(RING, d_steps=d_steps), Dataset("points", points))
     seen, gradient = [], trainer.game.discriminator_gradient
     trainer.game.discriminator_gradient = lambda real, z: (seen.append(real.data.copy()), gradient(real, z))[1]
     for _ in range(6 // d_steps):
@@ -307,8 +341,8 @@ def test_training_passes_every_sample_once_an_epoch(d_steps):
 
 THREADS = """
 import hashlib, sys
-from minigan.gan import Config, Trainer
-trainer = Trainer(Config(width=int(sys.argv[1])))
+from minigan.gan import Config, build
+trainer = build(Config(width=int(sys.argv[1])))
 for _ in range(12):
     trainer.step()
 digest = hashlib.sha256()
@@ -351,7 +385,7 @@ def test_a_poisoned_parameter_ends_a_run_that_keeps_its_checkpoints(copy, player
     run = resumed(copy, steps=60)
     assert not train(run, until=43)
     before = files(copy)
-    getattr(run.trainer, player).parameters()[0].data[0] = value
+    getattr(run.trainer.game, player).parameters()[0].data[0] = value
     with pytest.raises(Diverged, match=r"step 44: .* is not finite: .*(made it first|parameter of shape)"):
         quietly(train, run)
     assert files(copy) == before
@@ -359,8 +393,8 @@ def test_a_poisoned_parameter_ends_a_run_that_keeps_its_checkpoints(copy, player
 
 
 def test_the_inputs_are_told_as_they_were_when_it_happened():
-    trainer = Trainer(RING)
-    last = trainer.discriminator.parameters()[-2]
+    trainer = build(RING)
+    last = trainer.game.discriminator.parameters()[-2]
     assert last.shape == (16, 1)
     last.data[...] = np.finfo(np.float32).max  # finite, but not its products
     with pytest.raises(Diverged) as caught:
@@ -370,7 +404,7 @@ def test_the_inputs_are_told_as_they_were_when_it_happened():
 
 
 def test_the_op_that_overflowed_is_named_with_its_inputs():
-    trainer = Trainer(replace(RING, lr_d=1e30))
+    trainer = build(replace(RING, lr_d=1e30))
     with pytest.raises(
         Diverged, match=r"step 1: the loss of G is not finite: dense made it first, from inputs .* to .*e\+\d\d"
     ):
@@ -383,7 +417,7 @@ def test_data_that_is_not_finite_is_found():
     with pytest.raises(
         Diverged, match=r"step 1: the loss of D is not finite: an input or parameter of shape \(32, 2\) was not finite"
     ):
-        quietly(Trainer(replace(RING, batch_size=32), Dataset("points", points)).step)
+        quietly(build(replace(RING, batch_size=32), Dataset("points", points)).step)
 
 
 @pytest.mark.parametrize("rates", [{"lr_g": 1e39}, {"lr_d": 1e39, "gamma": 0.0}], ids=["G", "D"])
@@ -405,7 +439,7 @@ AVERAGES = {
 
 @pytest.fixture(params=AVERAGES.values(), ids=AVERAGES)
 def trainer(request):
-    trainer = Trainer(request.param)
+    trainer = build(request.param)
     for _ in range(3):
         trainer.step()
     return trainer
@@ -413,7 +447,7 @@ def trainer(request):
 
 def test_a_sample_depends_on_its_own_latent_alone(trainer):
     generator = trainer.averaged_generator()
-    z = Generator(5).normal((7, trainer.config.latent)).data
+    z = Generator(5).normal((7, trainer.latent)).data
     together = generator(Tensor(z)).data
     apart = np.concatenate([generator(Tensor(z[i : i + 1])).data for i in range(7)])
     assert together.shape == (7, 8, 8, 1)
@@ -433,8 +467,8 @@ def test_more_samples_begin_with_the_same_ones(trainer):
     np.testing.assert_allclose(many[:3], few, rtol=0, atol=1e-5)
 
 
-def test_sampling_does_not_change_training(trainer):
-    twin = Trainer(trainer.config)
+def test_sampling_does_not_change_training(request, trainer):
+    twin = build(request.node.callspec.params["trainer"])
     twin.load_state({name: array.copy() for name, array in trainer.state().items()})
     before = snapshot(trainer)
     trainer.sample(20, seed=3)
@@ -447,17 +481,17 @@ def test_sampling_does_not_change_training(trainer):
 
 
 def test_samples_come_from_the_average_with_statistics_of_its_own():
-    trainer = Trainer(IMAGES)
+    trainer = build(IMAGES)
     for _ in range(5):
         trainer.step()
-    other = Trainer(replace(IMAGES, ema=0.0))
-    for p, average in zip(other.generator.parameters(), trainer.generator_optimizer.average(), strict=True):
+    other = build(replace(IMAGES, ema=0.0))
+    for p, average in zip(other.game.generator.parameters(), trainer.generator.optimizer.average(), strict=True):
         assert not np.array_equal(p.data, average.data)
         p.data[...] = average.data
     assert np.array_equal(trainer.sample(4), other.sample(4))
     averaged = trainer.averaged_generator()
     norms = [module for _, module in averaged.modules() if isinstance(module, BatchNorm)]
-    own = [module for _, module in trainer.generator.modules() if isinstance(module, BatchNorm)]
+    own = [module for _, module in trainer.game.generator.modules() if isinstance(module, BatchNorm)]
     assert len(norms) == len(own) > 0
     for norm, other in zip(norms, own, strict=True):
         assert not norm.training
@@ -472,9 +506,7 @@ def test_a_run_can_look_at_its_spectrum_and_stays_the_same(tmp_path):
     assert train(run)
     run.finish()
     rows = (tmp_path / "run" / "spectrum.csv").read_text(encoding="utf-8").splitlines()
-    parameters = sum(
-        p.size for player in (run.trainer.generator, run.trainer.discriminator) for p in player.parameters()
-    )
+    parameters = sum(player.optimizer.buffer.size for player in (run.trainer.generator, run.trainer.discriminator))
     assert rows[0] == "step,real,imaginary"
     assert len(rows) == 1 + 2 * parameters  # all of them: the networks are small
     with Image.open(tmp_path / "run" / "spectrum.png") as picture:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minigan import nn, optim
-from minigan.gan import Alternating, Config, Extragradient, Simultaneous, Trainer
+from minigan.gan import Alternating, Config, Extragradient, Simultaneous, build
 from minigan.gan.models import MODELS, dress
 from minigan.gan.variants import RULES
 
@@ -48,10 +48,10 @@ CHANGES = {
 
 def run(config, cut=None):
     """The state after eight steps, in one go or with a new trainer from step ``cut`` on."""
-    trainer = Trainer(config)
+    trainer = build(config)
     while trainer.steps < config.steps:
         if trainer.steps == cut:
-            state, trainer = trainer.state(), Trainer(config)
+            state, trainer = trainer.state(), build(config)
             trainer.load_state(state)
         found = trainer.step()
     assert np.isfinite(list(trainer.metrics(found).values())).all()
@@ -70,12 +70,12 @@ def test_a_setting_changes_the_run_which_is_resumed_bitwise(change, plain):
     assert run(config, cut=3) == whole
     shared = [name for name in plain.keys() & whole.keys() if name.startswith("generator/parameters")]
     assert any(plain[name] != whole[name] for name in shared)
-    assert Trainer(replace(config, seed=1)).sample(3).shape == (3, 2)
+    assert build(replace(config, seed=1)).sample(3).shape == (3, 2)
 
 
 def test_what_the_settings_make():
     def made(**changes):
-        return Trainer(replace(RING, **changes))
+        return build(replace(RING, **changes))
 
     assert [type(made(dynamics=name).dynamics) for name in ("alternating", "simultaneous", "extragradient")] == [
         Alternating,
@@ -84,24 +84,24 @@ def test_what_the_settings_make():
     ]
     optimistic = made(dynamics="optimistic")
     assert type(optimistic.dynamics) is Simultaneous
-    assert type(optimistic.generator_optimizer) is optim.OptimisticAdam
+    assert type(optimistic.generator.optimizer) is optim.OptimisticAdam
     assert {type(made(rule=name).game) for name in RULES} == set(RULES.values())
     assert made(d_steps=2, g_steps=3).dynamics.m == 3
     clipped = made(clip=0.01)
     clipped.step()
-    assert max(np.abs(p.numpy()).max() for p in clipped.discriminator.parameters()) <= np.float32(0.01)
-    assert max(np.abs(p.numpy()).max() for p in clipped.generator.parameters()) > 0.1
+    assert max(np.abs(p.numpy()).max() for p in clipped.game.discriminator.parameters()) <= np.float32(0.01)
+    assert max(np.abs(p.numpy()).max() for p in clipped.game.generator.parameters()) > 0.1
     assert [penalty.name for penalty, _ in made(penalty="r1+r2").game.penalties] == ["r1", "r2"]
 
 
 def test_schedules_end_at_nothing():
     for schedule, middle in (("linear", 0.5), ("cosine", 0.5)):
-        trainer = Trainer(replace(RING, lr_schedule=schedule, instance_noise=0.4))
-        (noise,) = (layer for _, layer in trainer.discriminator.modules() if isinstance(layer, nn.InstanceNoise))
+        trainer = build(replace(RING, lr_schedule=schedule, instance_noise=0.4))
+        (noise,) = (layer for _, layer in trainer.game.discriminator.modules() if isinstance(layer, nn.InstanceNoise))
         seen = []
         for _ in range(RING.steps):
             trainer.step()
-            seen.append((trainer.generator_optimizer.lr / RING.lr_g, noise.sigma.value))
+            seen.append((trainer.generator.optimizer.lr / RING.lr_g, noise.sigma.value))
         assert seen[0] == (1.0, 0.4)
         assert seen[4] == pytest.approx((middle, 0.2))
         assert 0 < seen[-1][0] < 0.13
@@ -133,7 +133,7 @@ def test_settings_that_do_not_fit_are_refused(change, words):
 
 def test_rules_that_differentiate_twice_have_exact_singular_values():
     for rule, exact in (("consensus", True), ("unrolled", True), ("feature-matching", False), ("none", False)):
-        discriminator = Trainer(replace(RING, rule=rule, spectral_norm=True)).discriminator
+        discriminator = build(replace(RING, rule=rule, spectral_norm=True)).game.discriminator
         layers = [layer for layer in discriminator.layers if isinstance(layer, nn.SpectralNorm)]
         assert [layer.exact for layer in layers] == [exact] * (RING.depth + 1)
 

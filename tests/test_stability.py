@@ -7,7 +7,7 @@ import pytest
 
 import minigan as mg
 from minigan import nn, optim
-from minigan.gan import Game, Simultaneous, penalties
+from minigan.gan import Game, Simultaneous, make_players, penalties
 from minigan.gan.objectives import MINIMAX, NON_SATURATING, WASSERSTEIN
 from minigan.gan.variants import Consensus, NagarajanKolter
 from minigan.lab import small_games as games
@@ -270,11 +270,8 @@ def test_steps_settle_below_the_largest_step_and_not_above():
     for factor, settles in ((0.97, True), (1.03, False)):
         assert (field.radius("simultaneous", factor * h, factor * h) < 1) == settles
         game = Game(small.generator, small.discriminator, MINIMAX, ((R1, 0.3),))
-        players = [optim.SGD(p.parameters(), factor * h) for p in (game.discriminator, game.generator)]
-        dynamics, zero = Simultaneous(game, *players), mg.tensor(small.real)
         before = small.distance()
-        for _ in range(100):
-            dynamics.step(lambda: zero, lambda: zero, lambda: zero)
+        small.play(Simultaneous(game, *make_players(game, lambda p: optim.SGD(p, factor * h))), 100)  # noqa: B023
         assert (small.distance() < before) == settles
 
 

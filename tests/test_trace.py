@@ -13,7 +13,7 @@ import minigan as mg
 from minigan import nn, ops, optim
 from minigan.engine.recorder import perform, recording
 from minigan.engine.trace import Traced
-from minigan.gan import Alternating, Diverged, Game, TracedGame, penalties
+from minigan.gan import Alternating, Diverged, Game, TracedGame, make_players, penalties
 from minigan.gan.models import MODELS
 from minigan.gan.objectives import NON_SATURATING, OBJECTIVES
 from minigan.random import Generator
@@ -29,8 +29,8 @@ class Run:
         start = Generator(7, stream="init")
         generator, discriminator = (mg.nn.initialise(network, "lecun", start) for network in networks())
         self.game = kind(generator, discriminator, objective, terms, Generator(5, stream="penalty"))
-        d, g = optim.Adam(discriminator.parameters(), 1e-2), optim.RMSProp(generator.parameters(), 1e-2)
-        self.dynamics = Alternating(self.game, d, g, k=k)
+        players = make_players(self.game, lambda p: optim.Adam(p, 1e-2), lambda p: optim.RMSProp(p, 1e-2))
+        self.dynamics = Alternating(self.game, *players, k=k)
         self.real, self.noise = Generator(1, stream="data"), Generator(2, stream="latent-D")
 
     def step(self):
@@ -147,8 +147,7 @@ def test_changes_between_turns_are_noticed(change):
     assert runs[1].replayed()
     for run in runs:
         change(run)
-        d, g = run.game.discriminator, run.game.generator
-        run.dynamics = Alternating(run.game, optim.SGD(d.parameters(), 1e-2), optim.SGD(g.parameters(), 1e-2))
+        run.dynamics = Alternating(run.game, *make_players(run.game, lambda p: optim.SGD(p, 1e-2)))
     same_steps(runs, 5)
 
 

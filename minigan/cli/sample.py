@@ -46,7 +46,7 @@ def sample(arguments: Sequence[str]) -> int:
         raise Refusal(f"{options.out} exists already: choose another --out, or add --force")
     run = runs.reopen(options.run)
     tell(run.complaints)
-    images = run.trainer.dataset.is_images
+    images = run.trainer.data.is_images
     count = options.count or (64 if suffix == ".png" and images else 2000)
     samples = run.trainer.sample(count, options.seed)
     content = io.BytesIO()

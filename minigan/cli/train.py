@@ -80,34 +80,25 @@ def _resume(folder: Path, arguments: Sequence[str]) -> Any:
 
 
 def _train(run: Any, folder: Path) -> int:
-    from minigan.gan import Diverged
+    from minigan.gan import Diverged, Row
+    from minigan.lab.diagnosis import Finding
 
     trainer, config = run.trainer, run.config
-    sizes = [sum(p.size for p in network.parameters()) for network in (trainer.generator, trainer.discriminator)]
-    what = "images" if trainer.dataset.is_images else "points"
-    print(
-        f"{config.model} on {config.data}: {len(trainer.dataset.samples):,} {what} of {_times(trainer.dataset.shape)}, "
-        f"G {sizes[0]:,} and D {sizes[1]:,} parameters, {config.objective} objective, penalty {config.penalty}"
-    )
-    print(f"from step {trainer.steps} to {config.steps} on {trainer.device}, into {folder}/", flush=True)
-    if run.stretched:
-        print(f"its schedules end at step {config.steps} now: in one go it would have been another run", flush=True)
-    if config.device == "auto" and trainer.device == "cpu":
-        print(f"device auto is the CPU here: {why_not('cuda')}", flush=True)
+    _announce(run, folder)
     with _signals() as stop, progress(config.steps, trainer.steps) as report:
-
-        def show(row: dict[str, float]) -> None:
-            try:
-                report(row)
-            except BrokenPipeError:  # nobody reads on: save and stop, as for a signal
-                stop.number = stop.number or SIGPIPE
-                sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-
-        def warn(finding: Any) -> None:
-            print(f"step {finding.step}, {finding.kind}: {finding.sentence}", flush=True)
-
         try:
-            finished = run.train(show, lambda: stop.number != 0, warn)
+            with contextlib.closing(run.events()) as events:
+                for event in events:
+                    try:
+                        if isinstance(event, Row):
+                            report(event.values)
+                        elif isinstance(event, Finding):
+                            print(f"step {event.step}, {event.kind}: {event.sentence}", flush=True)
+                    except BrokenPipeError:  # nobody reads on: save and stop, as for a signal
+                        stop.number = stop.number or SIGPIPE
+                        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+                    if stop.number:
+                        break
         except (Diverged, MemoryError) as error:
             said = str(error) if isinstance(error, Diverged) else out_of_memory(error)
             last = f"the last good checkpoint is step {run.last_saved}" if run.last_saved >= 0 else "nothing was saved"
@@ -115,7 +106,7 @@ def _train(run: Any, folder: Path) -> int:
         except ValueError as error:  # not the user's doing: keep the traceback
             raise RuntimeError(f"training failed at step {trainer.steps + 1}; please report this") from error
     again = f"minigan train --resume --out {shlex.quote(str(folder))}"
-    if not finished:
+    if trainer.steps < config.steps:
         print(f"stopped at step {trainer.steps}; everything is saved. Go on with: {again}")
         return 128 + stop.number
     run.finish()
@@ -126,6 +117,22 @@ def _train(run: Any, folder: Path) -> int:
     print(f"next: minigan explain {shlex.quote(str(folder))}, or")
     print(f"      minigan sample {shlex.quote(str(folder))} --count 2000 --out samples.npz")
     return 0
+
+
+def _announce(run: Any, folder: Path) -> None:
+    """Print what is trained on what, from where to where."""
+    trainer, config, data = run.trainer, run.config, run.trainer.data
+    sizes = [player.optimizer.buffer.size for player in (trainer.generator, trainer.discriminator)]
+    print(
+        f"{config.model} on {data.name}: {len(data):,} {'images' if data.is_images else 'points'} of "
+        f"{_times(data.shape)}, G {sizes[0]:,} and D {sizes[1]:,} parameters, {config.objective} objective, "
+        f"penalty {config.penalty}"
+    )
+    print(f"from step {trainer.steps} to {config.steps} on {trainer.device}, into {folder}/", flush=True)
+    if run.stretched:
+        print(f"its schedules end at step {config.steps} now: in one go it would have been another run", flush=True)
+    if config.device == "auto" and trainer.device == "cpu":
+        print(f"device auto is the CPU here: {why_not('cuda')}", flush=True)
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +14,7 @@ import numpy as np
 from minigan.random import Generator
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Samples (N, ...) as float32; images are (N, H, W, C) in [−1, 1], points (N, 2).
 
@@ -34,6 +36,24 @@ class Dataset:
     def is_images(self) -> bool:
         """Whether samples are images."""
         return len(self.shape) == 3
+
+    @property
+    def shown(self) -> int:
+        """The number of samples in a picture: a grid of images, or a cloud of points."""
+        return 64 if self.is_images else 2000
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of all samples and labels: two data sets that train alike have the same."""
+        digest = hashlib.sha256()
+        for array in (self.samples, self.labels):
+            if array is not None:
+                digest.update(f"{array.dtype.str}{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.samples)
 
 
 def digits() -> Dataset:

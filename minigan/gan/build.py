@@ -1,19 +1,26 @@
-"""What a run's settings make: networks, optimisers, the game and how its players move."""
+"""What a run's settings make: networks, players, the game, the trainer. Only this file reads a Config."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from minigan.data import Dataset, load
+from minigan.engine.device import resolve
 from minigan.gan.config import Config
 from minigan.gan.dynamics import Alternating, Dynamics, Extragradient, Simultaneous
+from minigan.gan.events import Every
 from minigan.gan.game import Game
 from minigan.gan.models import MODELS, dress
 from minigan.gan.objectives import OBJECTIVES, Objective, smoothed
 from minigan.gan.penalties import PENALTIES
+from minigan.gan.player import Player
 from minigan.gan.traced import TracedGame
+from minigan.gan.trainer import Trainer
 from minigan.gan.variants import RULES, TWICE
-from minigan.nn import Module, Schedule
+from minigan.nn import Module, Schedule, initialise
 from minigan.optim import SGD, Adam, OptimisticAdam, OptimisticSGD, Optimizer, RMSProp
 from minigan.random import Generator
 
@@ -76,10 +83,43 @@ def make_game(config: Config, generator: Module, discriminator: Module, noise: G
     return (TracedGame if traced else Game)(*parts)
 
 
-def make_dynamics(config: Config, played: Game, of_discriminator: Optimizer, of_generator: Optimizer) -> Dynamics:
+def make_dynamics(config: Config, played: Game) -> Dynamics:
     """Return how the players move: optimistic players move at once, by optimisers that are optimistic."""
+    discriminator = Player(played.discriminator, make_optimizer(config, played.discriminator, config.lr_d))
+    discriminator.optimizer.limit = config.clip or None
+    generator = Player(played.generator, make_optimizer(config, played.generator, config.lr_g, config.ema))
     if config.dynamics == "alternating":
-        return Alternating(played, of_discriminator, of_generator, k=config.d_steps, m=config.g_steps)
-    return (Extragradient if config.dynamics == "extragradient" else Simultaneous)(
-        played, of_discriminator, of_generator
+        return Alternating(played, discriminator, generator, k=config.d_steps, m=config.g_steps)
+    return (Extragradient if config.dynamics == "extragradient" else Simultaneous)(played, discriminator, generator)
+
+
+FADES: dict[str, Callable[[float], float] | None] = {
+    "constant": None,
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+}
+
+
+def build(config: Config, data: Dataset | None = None) -> Trainer:
+    """Return the run that settings describe, on ``data`` or on the data set that they name.
+
+    ValueError where the settings do not fit the data.
+    """
+    data = data or load(config.data)
+    start, device = Generator(config.seed, stream="init"), resolve(config.device)
+    generator, discriminator = (
+        initialise(network, config.init, start).to(device) for network in make_networks(config, data.shape)
+    )
+    played = make_game(config, generator, discriminator, Generator(config.seed, stream="penalty", device=device))
+    return Trainer(
+        played,
+        make_dynamics(config, played),
+        data,
+        latent=config.latent,
+        batch=config.batch_size,
+        seed=config.seed,
+        every=Every(config.log_every, config.sample_every, config.checkpoint_every, config.spectrum_every),
+        fade=FADES[config.lr_schedule],
+        goal=config.steps,
+        tf32=config.tf32,
     )

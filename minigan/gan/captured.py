@@ -9,13 +9,14 @@ number that is not finite is found when metrics are next read.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from minigan.engine import device
-from minigan.gan.dynamics import Dynamics, Step
+from minigan.gan.dynamics import Step
+from minigan.gan.player import Player
 from minigan.random import Generator
 
 WARM_UP = 2  # steps before the capture: kernels are compiled, and memory is found
@@ -24,14 +25,14 @@ WARM_UP = 2  # steps before the capture: kernels are compiled, and memory is fou
 class CapturedStep:
     """``step(rows)`` trains as ``run(rows)`` does, from the third step on at once.
 
-    ``run`` takes the rows (k, batch) of D's minibatches, in device memory, moves both players of ``dynamics`` once and
-    draws from ``noise`` alone. ``reason`` says why nothing is captured, None where it is.
+    ``run`` takes the rows (k, batch) of D's minibatches, in device memory, moves all ``players`` once and draws from
+    ``noise`` alone. ``reason`` says why nothing is captured, None where it is.
     """
 
-    def __init__(self, run: Callable[[Any], Step], dynamics: Dynamics, noise: dict[str, Generator]) -> None:
-        self.run, self.dynamics, self.noise = run, dynamics, noise
+    def __init__(self, run: Callable[[Any], Step], players: Sequence[Player], noise: dict[str, Generator]) -> None:
+        self.run, self.players, self.noise = run, players, noise
         self.reason = self._reason()
-        self._module = device.xp(dynamics.discriminator_optimizer.buffer)
+        self._module = device.xp(players[0].optimizer.buffer)
         self._eager_steps = 0
         self._graph: Any = None
         self._found: Step | None = None
@@ -40,8 +41,7 @@ class CapturedStep:
         self._moves: list[int] = []
 
     def _reason(self) -> str | None:
-        networks = self.dynamics.game.generator, self.dynamics.game.discriminator
-        layers = [module for network in networks for _, module in network.modules()]
+        layers = [module for player in self.players for _, module in player.network.modules()]
         drawing = next((layer for layer in layers if "draws" in layer.buffer_names), None)
         return f"the counters of {type(drawing).__name__} are on the host" if drawing else None
 
@@ -50,8 +50,8 @@ class CapturedStep:
         if self._graph is not None:
             self._rows.set(rows)
             self._graph.launch()  # on the current stream, so after the rows and before whoever reads what comes of it
-            for optimizer, count in zip(self._optimizers(), self._moves, strict=True):
-                optimizer.steps += count
+            for player, count in zip(self.players, self._moves, strict=True):
+                player.optimizer.steps += count
             for name, count in self._draws.items():
                 self.noise[name].step += count
             assert self._found is not None
@@ -64,16 +64,13 @@ class CapturedStep:
             warnings.warn(f"the training step is not captured: {self.reason}", RuntimeWarning, stacklevel=2)
         return self.step(rows)
 
-    def _optimizers(self) -> tuple[Any, Any]:
-        return self.dynamics.discriminator_optimizer, self.dynamics.generator_optimizer
-
     def _capture(self, rows: np.ndarray) -> None:
         """Note a step without doing it; what the host counts stays where it is. On failure there is a reason."""
         cuda = self._module.cuda
-        networks = self.dynamics.game.generator, self.dynamics.game.discriminator
+        networks = [player.network for player in self.players]
         buffers = [network.named_buffers() for network in networks]
         counts = {name: generator.step for name, generator in self.noise.items()}
-        steps = [optimizer.steps for optimizer in self._optimizers()]
+        steps = [player.optimizer.steps for player in self.players]
         self._keep_there(True)
         self._rows = self._module.asarray(rows)
         self._pool = cuda.MemoryPool()  # the graph's own, while it lives
@@ -99,12 +96,12 @@ class CapturedStep:
         self._draws = {name: generator.step - counts[name] for name, generator in self.noise.items()}
         for name, generator in self.noise.items():
             generator.step = counts[name]
-        self._moves = [optimizer.steps - count for optimizer, count in zip(self._optimizers(), steps, strict=True)]
-        for optimizer, count in zip(self._optimizers(), steps, strict=True):
-            optimizer.steps = count
+        self._moves = [player.optimizer.steps - count for player, count in zip(self.players, steps, strict=True)]
+        for player, count in zip(self.players, steps, strict=True):
+            player.optimizer.steps = count
 
     def _keep_there(self, there: bool) -> None:
         for generator in self.noise.values():
             generator.keep_counters_there(there)
-        for optimizer in self._optimizers():
-            optimizer.keep_clock_there(there)
+        for player in self.players:
+            player.optimizer.keep_clock_there(there)

@@ -1,7 +1,7 @@
 """How the players move on the game's gradients. Alternating steps are Algorithm 1 of 1406.2661.
 
-Every scheme takes a game (whose gradients may be those of a rule: see :mod:`minigan.gan.variants`) and an optimiser for
-each player, and has one method, ``step``.
+Every scheme takes a game (whose gradients may be those of a variant: see :mod:`minigan.gan.variants`) and the two
+players, and has one method, ``step``.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from minigan.engine.autodiff import renew
 from minigan.engine.tensor import Tensor
 from minigan.gan.game import Game, Losses
-from minigan.optim import Optimizer
+from minigan.gan.player import Player
 
 Draw = Callable[[], Tensor]
 
@@ -27,11 +26,13 @@ class Step:
 
 @dataclass
 class Dynamics:
-    """A game and the players' optimisers. Each Draw of a step returns the next minibatch of data or noise."""
+    """A game and its players. Each Draw of a step returns the next minibatch of data or noise."""
 
     game: Game
-    discriminator_optimizer: Optimizer
-    generator_optimizer: Optimizer
+    discriminator: Player
+    generator: Player
+
+    k = 1  # minibatches of data that a step takes
 
     def step(self, next_real: Draw, noise_d: Draw, noise_g: Draw) -> Step:
         """Move both players once."""
@@ -40,7 +41,7 @@ class Dynamics:
 
 @dataclass
 class Alternating(Dynamics):
-    """Algorithm 1: D takes k steps, then G takes m, each on noise of its own."""
+    """Algorithm 1: D takes k steps, then G takes m, each on its own noise."""
 
     k: int = 1
     m: int = 1
@@ -56,12 +57,12 @@ class Alternating(Dynamics):
         for _ in range(self.k):
             real = next_real()
             gradient, d = self.game.discriminator_gradient(real, noise_d())
-            self.discriminator_optimizer.step(gradient)
+            self.discriminator.move(gradient)
             del gradient  # its memory serves the next turn
 
         for _ in range(self.m):
             gradient, g = self.game.generator_gradient(real, noise_g())
-            self.generator_optimizer.step(gradient)
+            self.generator.move(gradient)
             del gradient
         return Step(d, g)
 
@@ -73,8 +74,8 @@ class Simultaneous(Dynamics):
     def step(self, next_real: Draw, noise_d: Draw, noise_g: Draw) -> Step:
         """Move both players on the same data and (G's) noise."""
         d, g = self.game.gradients(next_real(), noise_g())
-        self.discriminator_optimizer.step(d.parts)
-        self.generator_optimizer.step(g.parts)
+        self.discriminator.move(d.parts)
+        self.generator.move(g.parts)
         return Step(d.losses, g.losses)
 
 
@@ -89,15 +90,13 @@ class Extragradient(Dynamics):
     def step(self, next_real: Draw, noise_d: Draw, noise_g: Draw) -> Step:
         """Move both players on the same data and (G's) noise."""
         real, z = next_real(), noise_g()
-        players = self.discriminator_optimizer, self.generator_optimizer
-        before = [(player.buffer.copy(), player.ema.copy()) for player in players]
+        players = self.discriminator, self.generator
+        returns = [player.bookmark(moments=False) for player in players]
         for player, gradient in zip(players, self.game.gradients(real, z), strict=True):
-            player.step(gradient.parts)
+            player.move(gradient.parts)
         d, g = self.game.gradients(real, z)
-        for player, (parameters, average) in zip(players, before, strict=True):
-            player.buffer[...] = parameters
-            player.ema[...] = average
-            renew(player.parameters)
-        self.discriminator_optimizer.step(d.parts)
-        self.generator_optimizer.step(g.parts)
+        for back in returns:
+            back()
+        self.discriminator.move(d.parts)
+        self.generator.move(g.parts)
         return Step(d.losses, g.losses)

@@ -1,39 +1,135 @@
-"""How the players' point moves."""
+"""A player: a network and the optimiser that moves it, with the moving average of its weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from minigan.engine.device import to_numpy
+from minigan.engine.autodiff import renew
+from minigan.engine.device import device_of, to_device, to_numpy
+from minigan.engine.tensor import Tensor
+from minigan.gan.game import Game
+from minigan.nn import Module
 from minigan.optim import Optimizer
 from minigan.random import Generator
 
-WINDOW = 20  # rows of metrics that are looked back on
+WINDOW = 20  # rows of metrics that Movement and the rules of a diagnosis look back on
 SKETCH = 64  # numbers that stand for all parameters of both players in Movement
+
+
+@dataclass(eq=False)
+class Player:
+    """A network and its optimiser, which holds the network's parameters and no others.
+
+    ValueError where the optimiser moves other Tensors than ``network.parameters()``.
+    """
+
+    network: Module
+    optimizer: Optimizer
+
+    def __post_init__(self) -> None:
+        own = self.network.parameters()
+        if len(own) != len(self.optimizer.parameters) or any(
+            a is not b for a, b in zip(own, self.optimizer.parameters, strict=True)
+        ):
+            raise ValueError("Player: the optimiser must hold the parameters of the network, in their order")
+
+    @property
+    def device(self) -> str:
+        """The device of the parameters."""
+        return device_of(self.optimizer.buffer)
+
+    def move(self, gradient: Sequence[Any]) -> None:
+        """Take one step of the optimiser against a gradient, one Tensor or array a parameter."""
+        self.optimizer.step(gradient)
+
+    def bookmark(self, *, moments: bool = True) -> Callable[[], None]:
+        """Return a function that takes the player back to where it is now.
+
+        Without ``moments`` only the parameters and their average go back; moments, the number of steps and the
+        network's buffers keep what they learn meanwhile.
+        """
+        optimizer, network = self.optimizer, self.network
+        parameters, average = optimizer.buffer.copy(), optimizer.ema.copy()
+        state, buffers = (optimizer.state(), network.named_buffers()) if moments else (None, {})
+
+        def back() -> None:
+            optimizer.buffer[...] = parameters
+            optimizer.ema[...] = average
+            if state is not None:
+                optimizer.load_state(state)
+                network.load_buffers(buffers)
+            renew(optimizer.parameters)
+
+        return back
+
+    def averaged(self, device: str) -> Module:
+        """Return a copy of the network on ``device``, on the average of its weights (or on them, without one)."""
+        weights = self.optimizer.average() if self.optimizer.ema_decay else self.optimizer.parameters
+        return self.network.with_parameters([weight.detach().to(device) for weight in weights]).to(device)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that the player is, by name: parameters, buffers, moments, average, number of steps."""
+        named = self.network.named_parameters()
+        arrays = {f"parameters/{name}": p.numpy() for name, p in named.items()}
+        arrays |= {f"buffers/{name}": to_numpy(b) for name, b in self.network.named_buffers().items()}
+        return arrays | {f"optimizer/{name}": array for name, array in self.optimizer.state().items()}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Take over a saved :meth:`state` of a player of the same make."""
+        for name, p in self.network.named_parameters().items():
+            p.data[...] = to_device(state[f"parameters/{name}"], self.device)
+        renew(self.network.parameters())
+        buffers = self.network.named_buffers().items()
+        saved = {name: state[f"buffers/{name}"].copy() for name, _ in buffers}
+        self.network.load_buffers({name: to_device(saved[name], device_of(now)) for name, now in buffers})
+        self.optimizer.load_state(part(state, "optimizer"))
+
+
+MakeOptimizer = Callable[[Sequence[Tensor]], Optimizer]
+
+
+def make_players(
+    game: Game, discriminator: MakeOptimizer, generator: MakeOptimizer | None = None
+) -> tuple[Player, Player]:
+    """Return the players (D, G) of a game; functions from parameters make their optimisers, one for both or one each.
+
+    ``make_players(game, mg.optim.Adam)``, or ``make_players(game, lambda p: mg.optim.SGD(p, 0.1))``.
+    """
+    makers = (discriminator, game.discriminator), (generator or discriminator, game.generator)
+    d, g = (Player(network, make(network.parameters())) for make, network in makers)
+    return d, g
+
+
+def part(state: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a state whose names begin with ``name/``, without it."""
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
 
 
 class Movement:
     """How the players' point moves from row to row of the metrics: on and on, or round in circles.
 
-    Both players' parameters are sketched by SKETCH signed sums, which keep lengths and angles to about 1/√SKETCH.
+    SKETCH signed sums stand for both players' parameters: they keep lengths and angles to about 1/√SKETCH.
     ``turn`` is the cosine between this move and the last one, ``progress`` how far the point got over the last WINDOW
     rows, as a share of the way it went. Both are 1 until there are two moves.
     """
 
-    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
-        self._optimizers = list(optimizers)
+    def __init__(self, players: Sequence[Player]) -> None:
+        self._players = list(players)
         self._signs = [
-            np.where(Generator(i, stream="augmentation").uniform(o.buffer.size).numpy() < 0.5, -1, 1).astype(np.int8)
-            for i, o in enumerate(self._optimizers)
+            np.where(Generator(i, stream="augmentation").uniform(size).numpy() < 0.5, -1, 1).astype(np.int8)
+            for i, size in enumerate(player.optimizer.buffer.size for player in self._players)
         ]
         self.points = np.zeros((0, SKETCH))
 
     def _sketch(self) -> np.ndarray:
         total = np.zeros(SKETCH)
-        for signs, optimizer in zip(self._signs, self._optimizers, strict=True):
-            signed = to_numpy(optimizer.buffer) * signs
+        for signs, player in zip(self._signs, self._players, strict=True):
+            signed = to_numpy(player.optimizer.buffer) * signs
             whole = len(signed) // SKETCH * SKETCH
             total += signed[:whole].reshape(-1, SKETCH).sum(0, dtype=np.float64)
             total[: len(signed) - whole] += signed[whole:]

@@ -1,61 +1,118 @@
-"""The loop around the game: data and noise in, metrics and samples out, and a state that resumes bitwise."""
+"""The loop around the game: data and noise in, a stream of events out, and a state that resumes bitwise."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from minigan.data import Dataset, batch_indices, load
-from minigan.engine.autodiff import renew
-from minigan.engine.device import allow_tf32, device_of, resolve, sizes_told, to_device, to_numpy
+from minigan.data import Dataset, batch_indices
+from minigan.engine.device import allow_tf32, sizes_told, to_device, to_numpy
 from minigan.engine.gradmode import no_grad
 from minigan.engine.tensor import Tensor
-from minigan.gan.build import make_dynamics, make_game, make_networks, make_optimizer
 from minigan.gan.captured import CapturedStep
-from minigan.gan.config import Config
-from minigan.gan.dynamics import Step
-from minigan.gan.game import Diverged
+from minigan.gan.dynamics import Alternating, Dynamics, Step
+from minigan.gan.events import CheckpointDue, Event, Every, Picture, Row, SpectrumDue, Stepped
+from minigan.gan.game import Diverged, Game
 from minigan.gan.objectives import DEAD, slopes
-from minigan.gan.player import Movement
-from minigan.nn import BatchNorm, InstanceNoise, Module, initialise
-from minigan.optim import Optimizer
+from minigan.gan.player import MakeOptimizer, Movement, Player, make_players, part
+from minigan.nn import BatchNorm, InstanceNoise, Module
 from minigan.random import Generator
 
 STANDING = 1024  # latents that set the statistics of batch norm in the generator that samples come from
 
 
 class Trainer:
-    """A run in memory: networks, optimisers, random streams and the step count of a :class:`Config`.
+    """A run in memory: a game, its two players, data, noise, and the number of steps taken.
 
-    ValueError where the settings do not fit the data.
+    ``players`` is a :class:`Dynamics` on this game, or a function from parameters to an optimiser
+    (``mg.optim.Adam``, say): then the players alternate, one step each. G reads ``latent`` numbers of noise, a step of
+    D ``batch`` samples of ``data``. ``seed`` decides noise and the order of the data. ``every`` says how often
+    :meth:`events` looks at the run. ``fade`` is the learning rate as a share of what the optimisers began with, a
+    function of the share of the ``goal`` (in steps) that is done. The networks' device is the run's.
     """
 
-    def __init__(self, config: Config, dataset: Dataset | None = None) -> None:
-        self.config = config
-        self.dataset = dataset or load(config.data)
-        pair = make_networks(config, self.dataset.shape)
-        start = Generator(config.seed, stream="init")
-        self.device = resolve(config.device)
-        self.generator, self.discriminator = (
-            initialise(network, config.init, start).to(self.device) for network in pair
-        )
-        self.samples = to_device(self.dataset.samples, self.device)
-        self.generator_optimizer = make_optimizer(config, self.generator, config.lr_g, config.ema)
-        self.discriminator_optimizer = make_optimizer(config, self.discriminator, config.lr_d)
-        self.discriminator_optimizer.limit = config.clip or None
-        streams = "latent-D", "latent-G", "penalty"
-        self.noise = {name: Generator(config.seed, stream=name, device=self.device) for name in streams}
-        self.game = make_game(config, self.generator, self.discriminator, self.noise["penalty"])
-        self.dynamics = make_dynamics(config, self.game, self.discriminator_optimizer, self.generator_optimizer)
-        self._noisy = [layer for _, layer in self.discriminator.modules() if isinstance(layer, InstanceNoise)]
-        self.movement = Movement([self.generator_optimizer, self.discriminator_optimizer])
+    def __init__(
+        self,
+        game: Game,
+        players: Dynamics | MakeOptimizer,
+        data: Dataset,
+        *,
+        latent: int = 64,
+        batch: int = 64,
+        seed: int = 0,
+        every: Every = Every(),  # noqa: B008  a frozen value
+        fade: Callable[[float], float] | None = None,
+        goal: int = 0,
+        tf32: bool = False,
+    ) -> None:
+        self.game, self.data, self.every = game, data, every
+        self.latent, self.batch, self.seed, self.goal, self.tf32 = latent, batch, seed, goal, tf32
+        if not isinstance(players, Dynamics):
+            players = Alternating(game, *make_players(game, players))
+        self.dynamics = players
+        self.device = self.generator.device
+        self.samples = to_device(data.samples, self.device)
+        self.noise = {name: Generator(seed, stream=name, device=self.device) for name in ("latent-D", "latent-G")}
+        self.noise["penalty"] = game.noise
+        self.fade = fade
+        self._rates = [player.optimizer.lr for player in self._players().values()]
+        self._noisy = [layer for _, layer in game.discriminator.modules() if isinstance(layer, InstanceNoise)]
+        self.movement = Movement([self.generator, self.discriminator])
         self._captured = self._capture()
         self.steps = 0
 
+    @property
+    def generator(self) -> Player:
+        """The player that makes samples."""
+        return self.dynamics.generator
+
+    @property
+    def discriminator(self) -> Player:
+        """The player that judges them."""
+        return self.dynamics.discriminator
+
+    def _players(self) -> dict[str, Player]:
+        return {"generator": self.generator, "discriminator": self.discriminator}
+
     # --- training -----------------------------------------------------------------------------------------------------
 
+    def events(self, until: int, every: Every | None = None) -> Iterator[Event]:
+        """Train to step ``until``, and yield what happens on the way; the loop may be left at any event.
+
+        After a step come :class:`Row`, :class:`Picture`, :class:`SpectrumDue` and :class:`CheckpointDue` where
+        ``every`` (the trainer's own unless given) says so, and all of them but the spectrum after the last step too;
+        then :class:`Stepped`, always and last. A run that has not begun shows its start first. :class:`Diverged` as
+        :meth:`step` raises it.
+        """
+        every = every or self.every
+
+        def due(interval: int, at_the_end: bool = True) -> bool:
+            return interval > 0 and (self.steps % interval == 0 or (at_the_end and self.steps >= until))
+
+        if self.steps == 0:
+            if every.picture:
+                yield Picture(0, self.sample(self.data.shown))
+            yield Stepped(0, None)
+        while self.steps < until:
+            found = self.step()
+            if due(every.row):
+                yield Row(self.steps, self.metrics(found))
+            if due(every.picture):
+                yield Picture(self.steps, self.sample(self.data.shown))
+            if due(every.spectrum, at_the_end=False):
+                yield SpectrumDue(self.steps)
+            if due(every.checkpoint):
+                yield CheckpointDue(self.steps)
+            yield Stepped(self.steps, found)
+
+    def train(self, until: int) -> None:
+        """Train to step ``until`` and look at nothing meanwhile."""
+        for _ in self.events(until, Every(0, 0, 0, 0)):
+            pass
+
+    @np.errstate(all="ignore")  # a number that is not finite is found below, and named
     def step(self) -> Step:
         """Train one step; :class:`Diverged` where a number is not finite, before any player moves by it.
 
@@ -63,12 +120,10 @@ class Trainer:
         a device's memory is full.
         """
         self._follow_schedules()
-        first = self.steps * self.config.d_steps
-        numbers = range(first, first + self.config.d_steps)
-        size, seed = self.config.batch_size, self.config.seed
-        rows = np.stack([batch_indices(len(self.samples), size, seed, number) for number in numbers])
+        first, k = self.steps * self.dynamics.k, self.dynamics.k
+        rows = np.stack([batch_indices(len(self.data), self.batch, self.seed, first + i) for i in range(k)])
         try:
-            with sizes_told(self.device), allow_tf32(self.config.tf32):
+            with sizes_told(self.device), allow_tf32(self.tf32):
                 found = self._captured.step(rows) if self._captured else self._run(rows)
         except FloatingPointError as error:
             raise Diverged(f"step {self.steps + 1}: {error}") from None
@@ -77,12 +132,10 @@ class Trainer:
 
     def _follow_schedules(self) -> None:
         """Set what changes over the run to where it is before the next step."""
-        config = self.config
-        if config.lr_schedule != "constant":
-            done = min(1.0, self.steps / max(1, config.steps))
-            left = 1 - done if config.lr_schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
-            self.discriminator_optimizer.set_rate(config.lr_d * left)
-            self.generator_optimizer.set_rate(config.lr_g * left)
+        if self.fade is not None:
+            left = self.fade(min(1.0, self.steps / max(1, self.goal)))
+            for player, rate in zip(self._players().values(), self._rates, strict=True):
+                player.optimizer.set_rate(rate * left)
         for layer in self._noisy:
             layer.sigma.at(self.steps)
 
@@ -96,10 +149,10 @@ class Trainer:
         )
 
     def _capture(self) -> CapturedStep | None:
-        """Return what captures the step on a device, which begins anew."""
+        """Return what captures the step on a device, from the start."""
         if self.device == "cpu":
             return None
-        return CapturedStep(self._run, self.dynamics, self.noise)
+        return CapturedStep(self._run, list(self._players().values()), self.noise)
 
     def require_finite(self) -> None:
         """Raise :class:`Diverged` if a parameter, a moment or an average is not finite: nothing to keep."""
@@ -108,13 +161,14 @@ class Trainer:
                 raise Diverged(f"step {self.steps}: {name} is not finite")
 
     def _latent(self, generator: Generator) -> Tensor:
-        return generator.normal((self.config.batch_size, self.config.latent))
+        return generator.normal((self.batch, self.latent))
 
+    @np.errstate(all="ignore")
     def metrics(self, step: Step) -> dict[str, float]:
         """Return one row of numbers about a step, and where the players stand since the last row.
 
         Losses, penalty, D's accuracy, both gradients' norms, the mean |dL_G/ds| of G's samples and the share of them in
-        the dead zone, and how the players' point moves (:class:`minigan.lab.diagnosis.Movement`).
+        the dead zone, and how the players' point moves (:class:`minigan.gan.player.Movement`).
         """
         d, g = step.discriminator, step.generator
         assert d.real_logits is not None
@@ -127,8 +181,8 @@ class Trainer:
             "penalty": d.penalty.item() if d.penalty is not None else 0.0,
             "accuracy_real": accuracy[0],
             "accuracy_fake": accuracy[1],
-            "grad_norm_d": self.discriminator_optimizer.gradient_norm(),
-            "grad_norm_g": self.generator_optimizer.gradient_norm(),
+            "grad_norm_d": self.discriminator.optimizer.gradient_norm(),
+            "grad_norm_g": self.generator.optimizer.gradient_norm(),
             "slope_g": float(passed.mean()),
             "dead_g": float((passed < DEAD).mean()),
         }
@@ -154,72 +208,53 @@ class Trainer:
         statistics", 1809.11096): the running ones belong to other weights. So a sample depends on its own z alone.
         """
         device = self.samples_device
-        weights = self.generator_optimizer.average() if self.config.ema else self.generator_optimizer.parameters
-        generator = self.generator.with_parameters([weight.detach().to(device) for weight in weights]).to(device)
+        generator = self.generator.averaged(device)
         norms = [module for _, module in generator.modules() if isinstance(module, BatchNorm)]
         if norms:
             for norm in norms:
                 norm.momentum = 1.0
             with no_grad():
-                noise = Generator(self.config.seed, stream="sample", device=device)
-                generator.train()(noise.normal((STANDING, self.config.latent)))
+                noise = Generator(self.seed, stream="sample", device=device)
+                generator.train()(noise.normal((STANDING, self.latent)))
         return generator.eval()
 
+    @np.errstate(all="ignore")
     def sample(self, count: int, seed: int | None = None) -> np.ndarray:
         """Return ``count`` samples (count, ...) of the averaged generator, the same for the same seed and weights."""
-        seed = self.config.seed if seed is None else seed
-        with no_grad(), sizes_told(self.device), allow_tf32(self.config.tf32):
+        seed = self.seed if seed is None else seed
+        with no_grad(), sizes_told(self.device), allow_tf32(self.tf32):
             generator = self.averaged_generator()
             noise = Generator(seed, stream="sample", step=1, device=self.samples_device)
             parts = [
-                to_numpy(generator(noise.normal((min(500, count - start), self.config.latent))).data)
+                to_numpy(generator(noise.normal((min(500, count - start), self.latent))).data)
                 for start in range(0, count, 500)
             ]
-        return np.concatenate(parts) if parts else np.empty((0, *self.dataset.shape), np.float32)
+        return np.concatenate(parts) if parts else np.empty((0, *self.data.shape), np.float32)
 
     # --- state --------------------------------------------------------------------------------------------------------
 
-    def _parts(self) -> dict[str, Any]:
-        return {"generator": self.generator, "discriminator": self.discriminator}
-
-    def _optimizers(self) -> dict[str, Optimizer]:
-        return {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}
-
     def state(self) -> dict[str, np.ndarray]:
-        """Return all that a run is at this step, by name: parameters, buffers, moments, averages, counters."""
+        """Return all that a run is at this step, by name: both players, movement, counters."""
         arrays: dict[str, np.ndarray] = {"steps": np.array(self.steps, np.int64)}
-        for player, network in self._parts().items():
-            arrays |= {f"{player}/parameters/{name}": p.numpy() for name, p in network.named_parameters().items()}
-            arrays |= {f"{player}/buffers/{name}": to_numpy(b) for name, b in network.named_buffers().items()}
-        for player, optimizer in self._optimizers().items():
-            arrays |= {f"{player}/optimizer/{name}": array for name, array in optimizer.state().items()}
+        for name, player in self._players().items():
+            arrays |= {f"{name}/{key}": array for key, array in player.state().items()}
         arrays["movement"] = self.movement.state()
         arrays |= {f"noise/{name}": np.array(noise.step, np.int64) for name, noise in self.noise.items()}
         return arrays
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Go back to a saved :meth:`state`; ValueError if it belongs to another configuration (nothing is changed)."""
+        """Go back to a saved :meth:`state`; ValueError, before anything changes, for that of another game."""
         wanted = {name: (array.shape, array.dtype) for name, array in self.state().items()}
         given = {name: (array.shape, array.dtype) for name, array in state.items()}
         if wanted != given:
             odd = sorted(name for name in wanted | given if wanted.get(name) != given.get(name))
             raise ValueError(f"the saved state does not fit this configuration: see {', '.join(odd[:3])}")
-        for player, network in self._parts().items():
-            for name, p in network.named_parameters().items():
-                p.data[...] = to_device(state[f"{player}/parameters/{name}"], self.device)
-            renew(network.parameters())
-            buffers = network.named_buffers().items()
-            saved = {name: state[f"{player}/buffers/{name}"].copy() for name, _ in buffers}
-            network.load_buffers({name: to_device(saved[name], device_of(now)) for name, now in buffers})
-        for player, optimizer in self._optimizers().items():
-            prefix = f"{player}/optimizer/"
-            optimizer.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        for name, player in self._players().items():
+            player.load_state(part(state, name))
+            player.optimizer.keep_clock_there(False)
         self.movement.load_state(state["movement"])
         for name, noise in self.noise.items():
             noise.step = int(state[f"noise/{name}"])
-        self.steps = int(state["steps"])
-        for optimizer in self._optimizers().values():
-            optimizer.keep_clock_there(False)
-        for noise in self.noise.values():
             noise.keep_counters_there(False)
+        self.steps = int(state["steps"])
         self._captured = self._capture()

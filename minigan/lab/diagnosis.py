@@ -6,12 +6,17 @@ the sentence always gives the evidence beside them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from minigan.data import Dataset
+from minigan.gan.events import Event, Picture, Row
+from minigan.gan.game import Game
+from minigan.gan.objectives import Objective
 from minigan.gan.player import WINDOW
+from minigan.gan.variants import FeatureMatching
 from minigan.lab.metrics import nearest_neighbour_labels
 from minigan.random import Generator
 
@@ -57,15 +62,21 @@ def _mean_distance(points: np.ndarray) -> float:
     return float(distance.sum() / max(1, len(flat) * (len(flat) - 1)))
 
 
+@dataclass(frozen=True)
+class Varied(Event):
+    """How varied the samples of a picture are."""
+
+    variety: Variety
+
+
 # --- rules ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Event):
     """What a rule says at a step."""
 
     kind: str
-    step: int
     sentence: str
 
 
@@ -140,14 +151,14 @@ RULES: dict[str, Callable[[Columns], str | None]] = {
 COLUMNS = ("accuracy_real", "accuracy_fake", "slope_g", "dead_g", "turn", "progress", "grad_norm_d", "grad_norm_g")
 
 
-def silent(objective: str, rule: str) -> set[str]:
+def silent(objective: Objective, game: type[Game]) -> set[str]:
     """Return the rules that have nothing to say of a game.
 
     D's accuracy means nothing where a constant may be added to all logits (Wasserstein), and the slope of G's loss in
     the logits nothing where G descends another one (feature matching).
     """
-    return ({"D too strong"} if objective == "wasserstein" else set()) | (
-        {"G saturated"} if rule == "feature-matching" else set()
+    return ({"D too strong"} if objective.name == "wasserstein" else set()) | (
+        {"G saturated"} if game is FeatureMatching else set()
     )
 
 
@@ -161,7 +172,7 @@ def look_at(rows: Sequence[dict[str, float]] | Columns, but: Collection[str] = (
     for kind, rule in RULES.items():
         sentence = None if kind in but else rule(last)
         if sentence:
-            yield Finding(kind, int(last["step"][-1]), sentence)
+            yield Finding(int(last["step"][-1]), kind, sentence)
 
 
 def look_at_variety(found: Variety, step: int, steps: int) -> Finding | None:
@@ -170,12 +181,36 @@ def look_at_variety(found: Variety, step: int, steps: int) -> Finding | None:
         return None
     what = "makes few things" if found.spread < COLLAPSED else "leaves some of them out"
     return Finding(
-        "mode collapse",
         step,
+        "mode collapse",
         f"the samples are {found.spread:.0%} as far apart as the data, and their classes or modes have "
         f"{found.entropy:.0%} of the entropy of even ones: G {what}; packs (--pack 2), a penalty, or a smaller "
         "learning rate of G help",
     )
+
+
+def watched(events: Iterable[Event], data: Dataset, until: int, but: Collection[str] = ()) -> Iterator[Event]:
+    """Pass a run's events on, with :class:`Varied` after every picture and :class:`Finding` after what shows one.
+
+    Each kind of finding comes once. ``until`` is the last step of the run; ``but`` are rules that stay silent.
+    """
+    rows: list[dict[str, float]] = []
+    told: set[str] = set()
+    for event in events:
+        yield event
+        found: list[Finding] = []
+        if isinstance(event, Row):
+            rows = [*rows[1 - WINDOW :], event.values]
+            found = list(look_at(rows, but))
+        elif isinstance(event, Picture):
+            seen = variety(event.samples, data.samples, data.labels, data.centres)
+            yield Varied(event.step, seen)
+            collapse = look_at_variety(seen, event.step, until)
+            found = [collapse] if collapse else []
+        for finding in found:
+            if finding.kind not in told:
+                told.add(finding.kind)
+                yield finding
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minigan.engine.autodiff import grad, renew
+from minigan.engine.autodiff import grad
 from minigan.engine.gradmode import no_grad
 from minigan.gan.dynamics import Draw, Dynamics, Step
 from minigan.gan.game import Game, Gradient
 from minigan.gan.objectives import LEAST_SQUARES, MINIMAX, NON_SATURATING, Objective
 from minigan.gan.penalties import squared_norm
-from minigan.nn import Module
 from minigan.ops import mean, sigmoid
-from minigan.optim import Optimizer
 
 MUTATIONS: tuple[Objective, ...] = (MINIMAX, NON_SATURATING, LEAST_SQUARES)
 
@@ -44,24 +42,33 @@ class Evolution(Dynamics):
         for _ in range(self.k):
             real = next_real()
             gradient, d = self.game.discriminator_gradient(real, noise_d())
-            self.discriminator_optimizer.step(gradient)
+            self.discriminator.move(gradient)
         z, judged_on = noise_g(), noise_d()
-        networks = self.game.generator, self.game.discriminator
-        back = _bookmark(self.generator_optimizer, networks)
+        parent = self._bookmark()
         best: tuple[float, Callable[[], None], Gradient, str] | None = None
         for objective in self.mutations:
             child = self._game(objective).generator_gradient(real, z)
-            self.generator_optimizer.step(child.parts)
+            self.generator.move(child.parts)
             score = sum(self.fitness(real, judged_on))
             score = score if np.isfinite(score) else -np.inf
             if best is None or score > best[0]:
-                best = score, _bookmark(self.generator_optimizer, networks), child, objective.name
-            back()
+                best = score, self._bookmark(), child, objective.name
+            parent()
         assert best is not None
         best[1]()
         self.chosen[best[3]] += 1
         self.gradients += self.k + 2 * len(self.mutations)
         return Step(d, best[2].losses)
+
+    def _bookmark(self) -> Callable[[], None]:
+        """Return a function that brings both players back to where they are now (D's buffers follow its calls)."""
+        returns = [player.bookmark() for player in (self.generator, self.discriminator)]
+
+        def back() -> None:
+            for each in returns:
+                each()
+
+        return back
 
     def fitness(self, real: Any, z: Any) -> tuple[float, float]:
         """Return (E σ(D(G(z))), −γ log ‖∇_{θ_D} L_D‖): how real samples look, and how little D is pushed by them."""
@@ -74,18 +81,3 @@ class Evolution(Dynamics):
 
     def _game(self, objective: Objective) -> Game:
         return Game(self.game.generator, self.game.discriminator, objective)
-
-
-def _bookmark(optimizer: Optimizer, networks: Sequence[Module]) -> Callable[[], None]:
-    """Return a function that brings an optimiser, its parameters and networks' buffers back to where they are now."""
-    parameters, state = optimizer.buffer.copy(), optimizer.state()
-    buffers = [network.named_buffers() for network in networks]
-
-    def back() -> None:
-        optimizer.buffer[...] = parameters
-        optimizer.load_state(state)
-        renew(optimizer.parameters)
-        for network, kept in zip(networks, buffers, strict=True):
-            network.load_buffers(kept)
-
-    return back

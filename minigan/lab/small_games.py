@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minigan.engine.tensor import Tensor
+from minigan.gan.dynamics import Dynamics
 from minigan.nn import Module
 from minigan.ops import matmul
 
@@ -94,6 +95,14 @@ class SmallGame:
         """Return (θ_G, θ_D), flat."""
         players = self.generator, self.discriminator
         return np.concatenate([p.numpy().ravel() for player in players for p in player.parameters()])
+
+    def play(self, dynamics: Dynamics, steps: int) -> np.ndarray:
+        """Move the game's players ``steps`` times, and return every point (steps + 1, n) on the way."""
+        real, z, points = Tensor(self.real), Tensor(self.z), [self.point()]
+        for _ in range(steps):
+            dynamics.step(lambda: real, lambda: z, lambda: z)
+            points.append(self.point())
+        return np.array(points)
 
     def distance(self) -> float:
         """Return the Euclidean distance of (θ_G, θ_D) from the equilibrium."""

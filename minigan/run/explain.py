@@ -10,9 +10,11 @@ import numpy as np
 
 from minigan.gan.build import make_objective
 from minigan.gan.config import Config
+from minigan.gan.game import Game
 from minigan.gan.objectives import OBJECTIVES
+from minigan.gan.variants import RULES
 from minigan.lab.diagnosis import Spell, Variety, silent, spells
-from minigan.run import pictures as plot
+from minigan.run import pictures, tables
 from minigan.run.folder import RunError
 
 BRIEF = 3  # rows of metrics: what held for fewer, and was over before the run was, is not told
@@ -66,16 +68,19 @@ class Explanation:
 
     def _balance(self, last: dict[str, np.ndarray]) -> str:
         parts = [self._judgement(last["accuracy_real"].mean(), last["accuracy_fake"].mean())]
-        if "G saturated" not in silent(self.config.objective, self.config.rule):
+        if "G saturated" not in self._silent():
             parts.append(f"The mean |dL_G/ds| of generated samples is {last['slope_g'].mean():.2g}.")
         parts.append(
             f"The last moves go on in the direction of the ones before with a cosine of {last['turn'].mean():.2f}."
         )
         return " ".join(parts)
 
+    def _silent(self) -> set[str]:
+        return silent(OBJECTIVES[self.config.objective], RULES.get(self.config.rule, Game))
+
     def _judgement(self, real: float, fake: float) -> str:
         """Return what D's accuracy on both kinds says."""
-        if "D too strong" in silent(self.config.objective, self.config.rule):
+        if "D too strong" in self._silent():
             return "D's accuracy says nothing under this objective: a constant may be added to all logits."
         if OBJECTIVES[self.config.objective].paired:
             return f"D finds the real one of {real:.0%} of pairs."
@@ -93,7 +98,7 @@ class Explanation:
 
     def draw(self, path: Path) -> None:
         """Draw what the rules look at, with the spells in which they spoke, into a PNG file."""
-        plot.diagnosis(self.metrics, [(step, v.spread, v.entropy) for step, v in self.varieties], self.spells, path)
+        pictures.diagnosis(self.metrics, [(step, v.spread, v.entropy) for step, v in self.varieties], self.spells, path)
 
 
 def explain(folder: Path) -> Explanation:
@@ -101,23 +106,19 @@ def explain(folder: Path) -> Explanation:
     if not (folder / "config.toml").is_file():
         raise RunError(f"{folder} holds no run: it has no config.toml")
     config = Config.from_toml(folder / "config.toml")
-    metrics = _read(folder / "metrics.csv")
+    metrics = tables.read(folder / "metrics.csv")
     if not metrics.get("step", np.empty(0)).size:
         raise RunError(f"{folder} has no metrics yet: train first")
     if "slope_g" not in metrics:
         raise RunError(f"{folder / 'metrics.csv'} was written before diagnosis existed: train anew")
-    seen = _read(folder / "variety.csv")
+    seen = tables.read(folder / "variety.csv")
     varieties = [
         (int(step), Variety(float(spread), float(entropy)))
         for step, spread, entropy in zip(*(seen.get(name, ()) for name in ("step", "spread", "entropy")), strict=True)
     ]
-    found = spells(metrics, varieties, int(config.steps), silent(config.objective, config.rule))
+    but = silent(OBJECTIVES[config.objective], RULES.get(config.rule, Game))
+    found = spells(metrics, varieties, int(config.steps), but)
     least, end = (BRIEF - 1) * int(config.log_every), metrics["step"][-1]
     always = ("mode collapse", "exploding gradient")
     kept = [s for s in found if s.last - s.first >= least or s.last == end or s.kind in always]
     return Explanation(config, metrics, varieties, kept, len(found) - len(kept))
-
-
-def _read(table: Path) -> dict[str, np.ndarray]:
-    """Return the columns of a table of the run, none where it is not there."""
-    return plot.read_metrics(table) if table.is_file() else {}

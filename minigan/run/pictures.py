@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,15 +86,6 @@ def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
         handle.set_alpha(1)
     figure.canvas.draw()
     return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
-
-
-def read_metrics(path: Path) -> dict[str, np.ndarray]:
-    """Return the columns of a metrics.csv by name, without a row that was cut short: none where there is no heading."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line's end was never finished
-    names, *rows = list(csv.reader(lines)) or [[]]
-    whole = [row for row in rows if len(row) == len(names)]
-    columns = np.array(whole, dtype=np.float64).reshape(len(whole), len(names))
-    return dict(zip(names, columns.T, strict=True))
 
 
 def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from minigan.engine.tensor import Tensor
 from minigan.gan.dynamics import Alternating, Dynamics, Simultaneous
 from minigan.gan.game import Game
 from minigan.gan.objectives import MINIMAX, NON_SATURATING, WASSERSTEIN, Objective
 from minigan.gan.penalties import PENALTIES
+from minigan.gan.player import make_players
 from minigan.gan.variants import Consensus, NagarajanKolter
 from minigan.lab.small_games import SmallGame, dirac
 from minigan.lab.stability import NEUTRAL, Linearised
@@ -48,12 +48,7 @@ def make(rule: str, theta: float, psi: float) -> tuple[SmallGame, Game]:
 def play(rule: str, scheme: type[Dynamics], steps: int, h: float = STEP) -> np.ndarray:
     """Return the points (steps + 1, 2) that gradient descent of step h takes from (1, 1)."""
     small, game = make(rule, 1.0, 1.0)
-    dynamics = scheme(game, SGD(game.discriminator.parameters(), h), SGD(game.generator.parameters(), h))
-    real, z, points = Tensor(small.real), Tensor(small.z), [small.point()]
-    for _ in range(steps):
-        dynamics.step(lambda: real, lambda: z, lambda: z)
-        points.append(small.point())
-    return np.array(points)
+    return small.play(scheme(game, *make_players(game, lambda p: SGD(p, h))), steps)
 
 
 def field(rule: str, grid: np.ndarray) -> np.ndarray:

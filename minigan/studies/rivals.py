@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from minigan.data import load
+from minigan.gan.build import build
 from minigan.gan.config import Config
+from minigan.gan.events import Every
 from minigan.gan.trainer import Trainer
 from minigan.lab.evolution import Evolution
 from minigan.lab.mcmc import calibrate, langevin, logits_of, metropolis_hastings
@@ -22,33 +24,33 @@ from minigan.studies.sweeps import SAMPLES, judge
 STEPS = 1600  # of gradient descent: two gradients each
 SHARE = 0.7  # of its budget that a sampled pair is trained for
 DATA = "ring"
+MOST = 1_000_000  # steps, where only the seconds count
 PAIR = f"the pair that chains begin with ({SHARE:.0%})"
 
 
 def train(config: Config, gradients: float, seconds: float, evolve: bool = False) -> tuple[Trainer, int, float]:
     """Train until the gradients or the seconds are spent, and return (trainer, gradients, seconds)."""
-    trainer = Trainer(config)
-    each = 2
+    trainer, each = build(config), 2
     if evolve:
-        dynamics = Evolution(trainer.game, trainer.discriminator_optimizer, trainer.generator_optimizer)
+        dynamics = Evolution(trainer.game, trainer.discriminator, trainer.generator)
         trainer.dynamics = dynamics
         each = 1 + 2 * len(dynamics.mutations)
-    spent, began = 0, time.perf_counter()
-    while spent + each <= gradients and time.perf_counter() - began < seconds:
-        trainer.step()
-        spent += each
-    return trainer, spent, time.perf_counter() - began
+    until, began = int(min(gradients // each, MOST)), time.perf_counter()
+    for _ in trainer.events(until, Every(0, 0, 0, 0)):
+        if time.perf_counter() - began >= seconds:
+            break
+    return trainer, each * trainer.steps, time.perf_counter() - began
 
 
 def chains(
     trainer: Trainer, seed: int, count: int, way: str, price: dict[tuple[str, str], list[float]]
 ) -> dict[str, np.ndarray]:
     """Return samples of the pair by Metropolis–Hastings and by Langevin, and note what they cost."""
-    generator, discriminator = trainer.averaged_generator(), trainer.discriminator
+    generator, discriminator = trainer.averaged_generator(), trainer.game.discriminator
     noise, held_out = Generator(seed, stream="sample", step=10), trainer.samples[-count:]
 
     def draw(n: int) -> Any:
-        return noise.normal((n, trainer.config.latent))
+        return noise.normal((n, trainer.latent))
 
     scale = calibrate(logits_of(discriminator, held_out), logits_of(discriminator, generator(draw(count))))
     found, ways = {}, {}

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from minigan.engine.tensor import Tensor
+from minigan.gan.build import build
 from minigan.gan.config import Config
 from minigan.gan.dynamics import Simultaneous
 from minigan.gan.game import Game
 from minigan.gan.objectives import MINIMAX, NON_SATURATING, WASSERSTEIN
 from minigan.gan.penalties import PENALTIES
-from minigan.gan.trainer import Trainer
+from minigan.gan.player import make_players
 from minigan.gan.variants import NagarajanKolter
 from minigan.lab.small_games import SmallGame, dirac, gaussians
 from minigan.lab.stability import Linearised, Spectrum, effective_rates
@@ -61,11 +61,9 @@ class Look:
 
 def converge(small: SmallGame, game: Game, make: Any) -> tuple[float, float, list[Optimizer]]:
     """Return (distance at the start, after STEPS simultaneous steps, the optimisers)."""
-    players = [make(player.parameters()) for player in (game.discriminator, game.generator)]
-    dynamics, real, z, before = Simultaneous(game, *players), Tensor(small.real), Tensor(small.z), small.distance()
-    for _ in range(STEPS):
-        dynamics.step(lambda: real, lambda: z, lambda: z)
-    return before, small.distance(), players
+    players, before = make_players(game, make), small.distance()
+    small.play(Simultaneous(game, *players), STEPS)
+    return before, small.distance(), [player.optimizer for player in players]
 
 
 def small_games(budget: Budget) -> tuple[Table, dict[str, list[complex]]]:
@@ -98,12 +96,11 @@ def digits_gan(budget: Budget) -> dict[tuple[str, int], list[Look]]:
     """Return what the digits GAN looks like along its training: {(penalty, step): one a seed}."""
     found: dict[tuple[str, int], list[Look]] = {}
     for seed, penalty in product(range(budget.seeds), ("r1", "none")):
-        trainer = Trainer(Config(device="cpu", penalty=penalty, width=WIDTH, seed=seed))
-        z = Generator(seed, stream="sample", step=5).normal((64, trainer.config.latent))
+        trainer = build(Config(device="cpu", penalty=penalty, width=WIDTH, seed=seed))
+        z = Generator(seed, stream="sample", step=5).normal((64, trainer.latent))
         for mark in sorted({budget.steps(mark) for mark in MARKS}):
             budget.tell(f"digits, seed {seed + 1} of {budget.seeds}, penalty {penalty}, to step {mark}")
-            while trainer.steps < mark:
-                trainer.step()
+            trainer.train(mark)
             near = Linearised(trainer.game, trainer.samples[:64], z)
             look = Look(near.spectrum(products=PRODUCTS), float(np.linalg.norm(near.field)))
             found.setdefault((penalty, mark), []).append(look)

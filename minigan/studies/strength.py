@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from minigan.data import batch_indices
+from minigan.gan.build import build
 from minigan.gan.config import Config
 from minigan.gan.game import Game
 from minigan.gan.objectives import MINIMAX, NON_SATURATING, OBJECTIVES
-from minigan.gan.trainer import Trainer
 from minigan.lab.strength import DEAD, dead_share, dead_zone, layer_norms, slopes
 from minigan.random import Generator
 from minigan.studies.figures import COLOURS, DASHES, MARKERS, new_figure, tidy
@@ -51,17 +51,17 @@ def run(budget: Budget) -> Result:
     shares: dict[tuple[str, int], list[float]] = {}
     logits_seen: dict[int, list[float]] = {}
     for seed in range(budget.seeds):
-        trainer = Trainer(replace(Config(), seed=seed, penalty="none", device="cpu"))
-        game = Game(trainer.generator, trainer.discriminator)
+        trainer = build(replace(Config(), seed=seed, penalty="none", device="cpu"))
+        game = Game(trainer.game.generator, trainer.game.discriminator)
         real = trainer.samples[:64]
-        z = Generator(seed, stream="sample").normal((64, trainer.config.latent))
+        z = Generator(seed, stream="sample").normal((64, trainer.latent))
         for step in range(steps + 1):
             if step in marks:
                 budget.tell(f"seed {seed + 1} of {budget.seeds}, step {step} of {steps}")
                 found = game.losses(real, z)[0]
                 logits_seen.setdefault(step, []).append(float(found.fake_logits.data.mean()))
                 for name, objective in OBJECTIVES.items():
-                    judged = Game(trainer.generator, trainer.discriminator, objective)
+                    judged = Game(trainer.game.generator, trainer.game.discriminator, objective)
                     parts = layer_norms(judged, real, z)
                     norms.setdefault((name, step), []).append(float(np.linalg.norm(list(parts.values()))))
                     share = dead_share(objective, found.fake_logits, found.real_logits)
@@ -70,8 +70,8 @@ def run(budget: Budget) -> Result:
                         for layer, norm in parts.items():
                             layers[name].setdefault(layer, []).append(norm)
             rows = batch_indices(len(trainer.samples), 64, seed, step)
-            noise = Generator(seed, stream="latent-D", step=step).normal((64, trainer.config.latent))
-            trainer.discriminator_optimizer.step(game.discriminator_gradient(trainer.samples[rows], noise).parts)
+            noise = Generator(seed, stream="latent-D", step=step).normal((64, trainer.latent))
+            trainer.discriminator.move(game.discriminator_gradient(trainer.samples[rows], noise).parts)
 
     measured = Table(
         "the gradient that reaches an untrained G while D learns",
@@ -82,7 +82,7 @@ def run(budget: Budget) -> Result:
             measured.add(
                 name, step, interval(logits_seen[step]), interval(norms[name, step]), interval(shares[name, step])
             )
-    made = dict(trainer.generator.modules())
+    made = dict(trainer.game.generator.modules())
     by_layer = Table(
         f"norm by layer of G after {marks[-1]} steps of D",
         ["objective", *(repr(made[path]) for path in layers["minimax"])],

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from minigan.data import Dataset, load
+from minigan.gan.build import build
 from minigan.gan.config import Config
+from minigan.gan.events import Every, Row
 from minigan.gan.game import Diverged
-from minigan.gan.trainer import Trainer
 from minigan.lab.metrics import frechet_distance, mode_coverage, real_floor
 from minigan.studies.figures import COLOURS, DASHES, columns, line, new_figure, plain_ticks, smooth, tidy
 from minigan.studies.report import Budget, Interval, Result, Study, Table, interval, listed
@@ -48,20 +49,18 @@ def judge(data: Dataset, samples: np.ndarray | None) -> dict[str, float]:
 
 def train(config: Config) -> Outcome:
     """Train a run in memory and judge it; one that diverges is judged as the worst."""
-    trainer, rows = Trainer(config), []
+    trainer, rows = build(config), []
     samples: np.ndarray | None = None
     began = time.perf_counter()
     try:
-        with np.errstate(all="ignore"):
-            while trainer.steps < config.steps:
-                found = trainer.step()
-                if trainer.steps % config.log_every == 0:
-                    rows.append(trainer.metrics(found))
+        for event in trainer.events(int(config.steps), Every(row=config.log_every, picture=0, checkpoint=0)):
+            if isinstance(event, Row):
+                rows.append(event.values)
         seconds = time.perf_counter() - began
         samples = trainer.sample(SAMPLES)
     except Diverged:
         seconds = time.perf_counter() - began
-    return Outcome(judge(trainer.dataset, samples), rows, seconds, int(config.steps))
+    return Outcome(judge(trainer.data, samples), rows, seconds, int(config.steps))
 
 
 def sweep(base: Config, settings: dict[str, dict[str, Any]], budget: Budget, steps: int) -> dict[str, list[Outcome]]:
