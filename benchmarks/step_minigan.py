@@ -5,9 +5,9 @@ import numpy as np
 import minigan as mg
 from minigan import nn
 from minigan.engine import device
-from minigan.gan import Alternating, Game, TracedGame, make_players
-from minigan.gan.captured import CapturedStep
-from minigan.gan.penalties import PENALTIES
+from minigan.gan import Alternating, Game, Replayed, make_players
+from minigan.gan.penalties import r1
+from minigan.gan.replay import CapturedStep
 from minigan.optim import Adam
 from minigan.random import Generator
 
@@ -35,14 +35,14 @@ def build(workload, variant, place):
         nn.Sequential(*(BUILDERS[kind](*numbers) for kind, *numbers in layers)).to(place.device)
         for layers in (workload.generator, workload.discriminator)
     )
-    penalties = ((PENALTIES["r1"], workload.gamma),) if workload.gamma else ()
-    game = (TracedGame if variant == "traced" else Game)(g, d, penalties=penalties)
+    penalties = [r1(workload.gamma)] if workload.gamma else []
+    game = Game(g, d, penalties=penalties)
     players = make_players(
         game,
         lambda p: Adam(p, workload.lr, workload.betas),
         lambda p: Adam(p, workload.lr, workload.betas, ema_decay=workload.ema),
     )
-    dynamics = Alternating(game, *players)
+    dynamics = Alternating(Replayed(game) if variant == "traced" else game, *players)
     real = Generator(0, stream="data", device=place.device).normal((workload.batch, *workload.shape))
     noise = {name: Generator(0, stream=name, device=place.device) for name in ("latent-D", "latent-G")}
 

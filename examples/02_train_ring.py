@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from minigan import Tensor, data, gan, lab, no_grad, optim
-from minigan.gan.penalties import PENALTIES
+from minigan.gan.penalties import r1
 from minigan.random import Generator
 from minigan.run import pictures as plot
 
@@ -21,7 +21,7 @@ def main(steps: int = 3000, out: str = "ring.png") -> lab.metrics.Modes:
     generator, discriminator = gan.mlp(ring.shape, latent=LATENT, width=64, batch_norm=False, depth=3)
     print(generator.summary((LATENT,)), end="\n\n")
 
-    game = gan.Game(generator, discriminator, gan.objectives.NON_SATURATING, penalties=((PENALTIES["r1"], 0.01),))
+    game = gan.Game(generator, discriminator, gan.objectives.NON_SATURATING, penalties=(r1(0.01),))
     players = gan.make_players(game, lambda p: optim.Adam(p, 3e-3, betas=(0.5, 0.99), ema_decay=0.995))
     algorithm1 = gan.Alternating(game, *players, k=1)
 
@@ -34,7 +34,7 @@ def main(steps: int = 3000, out: str = "ring.png") -> lab.metrics.Modes:
 
     modes = None
     for step in range(1, steps + 1):
-        real = Tensor(ring.samples[data.batch_indices(len(ring.samples), BATCH, seed=0, number=step)])
+        real = ring.batch(data.batch_indices(len(ring), BATCH, seed=0, number=step))
         found = algorithm1.step(
             lambda real=real: real, lambda: noise_d.normal((BATCH, LATENT)), lambda: noise_g.normal((BATCH, LATENT))
         )
@@ -44,7 +44,7 @@ def main(steps: int = 3000, out: str = "ring.png") -> lab.metrics.Modes:
                 f"step {step:5d}  L_D {found.discriminator.loss.item():.3f}  L_G {found.generator.loss.item():.3f}  "
                 f"modes {modes.found}/8  within 3σ {modes.high_quality:.0%}  reverse KL {modes.reverse_kl:.3f}"
             )
-    plot.scatter(sample(2500).data, ring.samples, f"ring, step {steps}").save(Path(out))
+    plot.scatter(sample(2500).data, ring.reference(), f"ring, step {steps}").save(Path(out))
     print(f"wrote {out}")
     return modes
 

@@ -17,17 +17,17 @@ def main(steps: int = 3000, out: str = "digits.png", width: int = 64) -> float:
     trainer = gan.build(gan.Config(steps=steps, width=width))
     game, digits = trainer.game, trainer.data
     print(game.generator.summary((trainer.latent,)), game.discriminator.summary(digits.shape), sep="\n\n")
-    print(f"\none real half against the other: {half_against_half(digits.samples):.3f}")
+    print(f"\none real half against the other: {half_against_half(digits.reference()):.3f}")
 
     distance = float("inf")
     for event in trainer.events(steps, gan.Every(row=max(1, steps // 6), picture=0, checkpoint=0)):
         if isinstance(event, gan.Row):
-            distance, row = frechet_distance(trainer.sample(2000), digits.samples), event.values
+            distance, row = frechet_distance(trainer.sample(2000), digits.reference()), event.values
             print(
                 f"step {event.step:5d}  L_D {row['loss_d']:.3f}  L_G {row['loss_g']:.3f}  "
                 f"Fréchet distance {distance:.3f}"
             )
-    shares = class_shares(trainer.sample(2000), digits.samples, digits.labels)
+    shares = class_shares(trainer.sample(2000), digits.reference(), digits.labels)
     print("share of each digit 0 to 9:", " ".join(f"{share:.0%}" for share in shares))
     plot.image_grid(trainer.sample(64)).save(Path(out))
     print(f"wrote {out}")

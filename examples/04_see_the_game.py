@@ -10,7 +10,7 @@ import numpy as np
 
 from minigan.gan import Game, NagarajanKolter, Simultaneous, make_players
 from minigan.gan.objectives import MINIMAX
-from minigan.gan.penalties import PENALTIES
+from minigan.gan.penalties import r1
 from minigan.lab import small_games as games
 from minigan.lab.stability import Linearised
 from minigan.optim import SGD
@@ -35,7 +35,7 @@ def main():
     """Compare three ways to play; return the distances they end at."""
     ways = {
         "minimax": {},
-        "with R1, γ = 1": {"penalties": ((PENALTIES["r1"], 1.0),)},
+        "with R1, γ = 1": {"penalties": (r1(1.0),)},
         "with Nagarajan and Kolter's term": {"kind": NagarajanKolter, "eta": 0.5},
     }
     ends = {}

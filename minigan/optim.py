@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,16 @@ class Optimizer:
     The parameters (leaves that require grad, one dtype) become views of one buffer and are changed in place. With
     ``ema_decay`` in (0, 1) the average e ← e + (1 − decay)(p − e) is kept too: see :meth:`average`. ``limit``, where it
     is set, holds every parameter in [−limit, limit] after every step (weight clipping, 1701.07875).
+
+    ``between(buffer)``, where it is set, is the one place between the gradients and the step: it gets the whole
+    gradient, flat, once a step and changes it in place (:func:`clip_norm`, or a sum over processes, say).
     """
 
     slots: tuple[str, ...] = ()
     limit: float | None = None
+    between: Callable[[Any], None] | None = None
 
-    def __init__(self, parameters: Sequence[Tensor], lr: float, ema_decay: float = 0.0) -> None:
+    def __init__(self, parameters: Sequence[Tensor], lr: float = 1e-3, ema_decay: float = 0.0) -> None:
         self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError(f"{type(self).__name__}: there are no parameters to optimise")
@@ -68,6 +73,8 @@ class Optimizer:
                 raise ValueError(f"step: gradient {i} has shape {g.shape}, its parameter {p.shape}")
         for into, g in zip(self._gradients, arrays, strict=True):
             into[...] = g
+        if self.between is not None:
+            self.between(self.gradient)
         if may_look(self.gradient) and not math.isfinite(self.gradient_norm()):
             raise FloatingPointError("the gradient is not finite")
         self.steps += 1
@@ -80,6 +87,14 @@ class Optimizer:
 
     def _step_(self) -> None:
         raise NotImplementedError
+
+    def rates(self) -> Any:
+        """Return how far one unit of gradient moves each parameter now, a number or an array (n,).
+
+        That is lr over the running scale, where there is one; momentum is left out: the step is linearised as if the
+        scale stood still and the gradient alone moved.
+        """
+        return self.lr
 
     def keep_clock_there(self, there: bool) -> None:
         """Keep the number of the step and the learning rate in device memory (or no more), for a captured graph."""
@@ -131,7 +146,7 @@ class SGD(Optimizer):
     def __init__(
         self,
         parameters: Sequence[Tensor],
-        lr: float,
+        lr: float = 1e-3,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         *,
@@ -163,8 +178,18 @@ class RMSProp(Optimizer):
     slots = ("square",)
     square: Any
 
+    def rates(self) -> Any:
+        """Return lr/(√v + ε)."""
+        return self.lr / (np.sqrt(to_numpy(self.square).astype(np.float64)) + self.eps)
+
     def __init__(
-        self, parameters: Sequence[Tensor], lr: float, alpha: float = 0.99, eps: float = 1e-8, *, ema_decay: float = 0.0
+        self,
+        parameters: Sequence[Tensor],
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        *,
+        ema_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr, ema_decay)
         self._require(alpha=(alpha, 0, 1), eps=(eps, 0, math.inf))
@@ -190,10 +215,15 @@ class Adam(Optimizer):
     first: Any
     second: Any
 
+    def rates(self) -> Any:
+        """Return lr/(√v̂ + ε), v̂ the second moment without its bias."""
+        correction = 1 - self.betas[1] ** max(1, self.steps)
+        return self.lr / (np.sqrt(to_numpy(self.second).astype(np.float64) / correction) + self.eps)
+
     def __init__(
         self,
         parameters: Sequence[Tensor],
-        lr: float,
+        lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         *,
@@ -247,7 +277,7 @@ class OptimisticSGD(_Optimistic, SGD):
     """Optimistic mirror descent: p ← p − 2·lr·g_t + lr·g_{t−1}, g_{−1} = 0 (1711.00141, section 3)."""
 
     def __init__(
-        self, parameters: Sequence[Tensor], lr: float, weight_decay: float = 0.0, *, ema_decay: float = 0.0
+        self, parameters: Sequence[Tensor], lr: float = 1e-3, weight_decay: float = 0.0, *, ema_decay: float = 0.0
     ) -> None:
         super().__init__(parameters, lr, 0.0, weight_decay, ema_decay=ema_decay)
         self.slots = ("past",)
@@ -258,3 +288,59 @@ class OptimisticAdam(_Optimistic, Adam):
     """Adam's move with bias-corrected moments, taken twice, less the one before (1711.00141, algorithm 1)."""
 
     slots = ("first", "second", "past")
+
+
+def clip_norm(most: float) -> Callable[[Any], None]:
+    """Return a ``between`` that shortens gradients longer than ``most`` to that Euclidean norm (1211.5063).
+
+    ValueError unless ``most`` > 0. A norm that is not finite is left for the step to refuse.
+    """
+    if not most > 0:
+        raise ValueError(f"clip_norm: the norm must be a number > 0, not {most}")
+
+    def clip(buffer: Any) -> None:
+        norm = math.sqrt(kernels.squared_norm(buffer))
+        if norm > most and math.isfinite(norm):
+            buffer *= buffer.dtype.type(most / norm)
+
+    return clip
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An optimiser by name, its optimistic form (None where there is none), and the settings that both take."""
+
+    plain: Callable[..., Optimizer]
+    optimistic: Callable[..., Optimizer] | None = None
+    takes: tuple[str, ...] = ()
+
+    def make(
+        self,
+        parameters: Sequence[Tensor],
+        lr: float,
+        ema_decay: float,
+        *,
+        optimistic: bool = False,
+        **settings: Any,
+    ) -> Optimizer:
+        """Return the optimiser; settings that it does not take are left out."""
+        kind = self.optimistic if optimistic else self.plain
+        assert kind is not None
+        return kind(parameters, lr, ema_decay=ema_decay, **{name: settings[name] for name in self.takes})
+
+
+OPTIMISERS = {
+    "adam": Kind(Adam, OptimisticAdam, ("betas",)),
+    "rmsprop": Kind(RMSProp),
+    "sgd": Kind(SGD, OptimisticSGD),
+}
+
+# the learning rate over its start, as a function of the share of a run that is done; None where it stays
+FADES: dict[str, Callable[[float], float] | None] = {
+    "constant": None,
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+}

@@ -16,12 +16,11 @@ from minigan.engine.recorder import perform
 from minigan.engine.tensor import FLOATS, Tensor
 from minigan.kernels.philox import check_counters
 
-STREAMS = {
-    name: number
-    for number, name in enumerate(
-        ("default", "init", "shuffle", "latent-D", "latent-G", "dropout", "penalty", "augmentation", "sample", "data")
-    )
-}
+_NAMES = (
+    "default", "init", "shuffle", "latent-D", "latent-G", "dropout", "penalty", "augmentation", "sample", "data",
+    "condition",
+)  # fmt: skip
+STREAMS = {name: number for number, name in enumerate(_NAMES)}
 
 
 class Generator:

@@ -22,12 +22,12 @@ from minigan.lab.metrics import (
 
 def test_digits_are_images_in_range():
     data = digits()
-    assert data.samples.shape == (1797, 8, 8, 1)
+    assert data.reference().shape == (1797, 8, 8, 1)
     assert data.shape == (8, 8, 1)
     assert data.is_images
-    assert data.samples.dtype == np.float32
-    assert data.samples.min() == -1
-    assert data.samples.max() == 1
+    assert data.reference().dtype == np.float32
+    assert data.reference().min() == -1
+    assert data.reference().max() == 1
     assert np.bincount(data.labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
@@ -35,21 +35,21 @@ def test_digits_are_images_in_range():
 def test_digits_are_those_of_scikit_learn():
     theirs = pytest.importorskip("sklearn.datasets").load_digits()
     ours = digits()
-    assert np.array_equal((ours.samples[..., 0] + 1) * 8, theirs.images)
+    assert np.array_equal((ours.reference()[..., 0] + 1) * 8, theirs.images)
     assert np.array_equal(ours.labels, theirs.target)
 
 
 @pytest.mark.parametrize(("make", "modes", "sigma"), [(ring, 8, 0.01), (grid, 25, 0.05)])
 def test_mixtures_have_their_means_and_deviation(make, modes, sigma):
     data = make()
-    assert data.samples.shape == (10_000, 2)
-    assert data.samples.dtype == np.float32
+    assert data.reference().shape == (10_000, 2)
+    assert data.reference().dtype == np.float32
     assert not data.is_images
     assert data.sigma == sigma
     assert data.centres.shape == (modes, 2)
     counts = np.bincount(data.labels, minlength=modes)
     assert counts.max() - counts.min() <= 1
-    off = (data.samples - data.centres[data.labels]) / sigma
+    off = (data.reference() - data.centres[data.labels]) / sigma
     error = 5 / math.sqrt(counts.min())
     for mode in range(modes):
         assert np.abs(off[data.labels == mode].mean(0)).max() < error
@@ -65,8 +65,8 @@ def test_the_mixtures_lie_where_their_names_say():
 
 @pytest.mark.parametrize("make", [ring, grid])
 def test_mixtures_are_a_function_of_their_seed(make):
-    assert np.array_equal(make(100, 3).samples, make(100, 3).samples)
-    assert not np.array_equal(make(100, 3).samples, make(100, 4).samples)
+    assert np.array_equal(make(100, 3).reference(), make(100, 3).reference())
+    assert not np.array_equal(make(100, 3).reference(), make(100, 4).reference())
 
 
 def test_load_knows_every_data_set_and_refuses_others():
@@ -133,7 +133,7 @@ def whitened(n, scales, seed=0):
 def test_frechet_of_a_sample_to_itself_is_zero():
     x = normal(200, [1, 2, 3])
     assert frechet_distance(x, x) == pytest.approx(0, abs=1e-10)
-    assert frechet_distance(digits().samples, digits().samples) == pytest.approx(0, abs=1e-4)
+    assert frechet_distance(digits().reference(), digits().reference()) == pytest.approx(0, abs=1e-4)
 
 
 def test_frechet_of_a_shifted_sample_is_the_squared_shift():
@@ -174,7 +174,7 @@ def test_frechet_refuses_samples_that_do_not_fit(shapes):
 
 
 def test_real_half_against_real_half_is_a_low_floor():
-    data = digits().samples
+    data = digits().reference()
     floor = half_against_half(data)
     assert floor == half_against_half(data, 0) != half_against_half(data, 1)
     assert 0.1 < floor < 1 < frechet_distance(data, data + 0.2)
@@ -189,7 +189,7 @@ def test_real_half_against_real_half_is_a_low_floor():
 @pytest.mark.parametrize(("make", "modes"), [(ring, 8), (grid, 25)])
 def test_a_perfect_sampler_sets_the_floor(make, modes):
     data = make()
-    found = [mode_coverage(make(2500, seed).samples, data.centres, data.sigma) for seed in range(1, 21)]
+    found = [mode_coverage(make(2500, seed).reference(), data.centres, data.sigma) for seed in range(1, 21)]
     assert all((m.found, m.total) == (modes, modes) for m in found)
     # a normal pair lies within 3σ with probability 1 − e^(−9/2) = 98.889 %
     assert np.mean([m.high_quality for m in found]) == pytest.approx(1 - math.exp(-4.5), abs=0.0025)
@@ -230,10 +230,10 @@ def test_high_quality_ends_at_three_sigma():
 
 def test_the_judge_knows_the_data_itself():
     data = digits()
-    assert np.array_equal(nearest_neighbour_labels(data.samples, data.samples, data.labels, k=1), data.labels)
-    judged = nearest_neighbour_labels(data.samples, data.samples, data.labels)
+    assert np.array_equal(nearest_neighbour_labels(data.reference(), data.reference(), data.labels, k=1), data.labels)
+    judged = nearest_neighbour_labels(data.reference(), data.reference(), data.labels)
     assert (judged == data.labels).mean() > 0.985
-    shares = class_shares(data.samples, data.samples, data.labels)
+    shares = class_shares(data.reference(), data.reference(), data.labels)
     assert shares.shape == (10,)
     assert shares.sum() == pytest.approx(1)
     assert shares == pytest.approx(np.bincount(data.labels) / len(data.labels), abs=0.004)
@@ -241,7 +241,7 @@ def test_the_judge_knows_the_data_itself():
 
 def test_the_judge_generalises():
     data = digits()
-    judged = nearest_neighbour_labels(data.samples[1000:], data.samples[:1000], data.labels[:1000])
+    judged = nearest_neighbour_labels(data.reference()[1000:], data.reference()[:1000], data.labels[:1000])
     assert (judged == data.labels[1000:]).mean() > 0.94
 
 
@@ -253,5 +253,5 @@ def test_the_judge_takes_the_majority_and_breaks_ties_by_distance():
 
 def test_class_shares_of_one_class():
     data = digits()
-    shares = class_shares(data.samples[data.labels == 6], data.samples, data.labels)
+    shares = class_shares(data.reference()[data.labels == 6], data.reference(), data.labels)
     assert shares[6] > 0.99

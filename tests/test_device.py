@@ -11,9 +11,9 @@ import minigan as mg
 from minigan import nn, optim
 from minigan.cli import main as cli
 from minigan.engine import device
-from minigan.gan import Alternating, Config, Diverged, Game, TracedGame, Trainer, build, make_players, penalties
-from minigan.gan.captured import CapturedStep
+from minigan.gan import Alternating, Config, Diverged, Game, Replayed, Trainer, build, make_players, penalties
 from minigan.gan.models import MODELS
+from minigan.gan.replay import CapturedStep
 from minigan.kernels.gpu import emulator
 from minigan.kernels.gpu import launch as cuda
 from minigan.lab import stability
@@ -130,7 +130,7 @@ def test_a_training_step_agrees_with_the_cpu_parameter_by_parameter(kind, penalt
         start = Generator(3, stream="init")
         g, d = (nn.initialise(network, "lecun", start).to(where) for network in networks(kind))
         noise = Generator(7, stream="penalty", device=where)
-        game = Game(g, d, penalties=((penalties.PENALTIES[penalty], 0.5),), noise=noise)
+        game = Game(g, d, penalties=[penalties.PENALTIES[penalty](0.5)], noise=noise)
         # a large ε: where a gradient is nearly 0, its last bit decides the sign of an adaptive step
         settings = {} if optimizer is optim.SGD else {"eps": 1e-2}
         players = make_players(
@@ -151,10 +151,11 @@ def test_a_training_step_agrees_with_the_cpu_parameter_by_parameter(kind, penalt
 
 def test_a_traced_game_on_a_device_is_the_game_itself():
     found = []
-    for kind in (Game, TracedGame):
+    for replayed in (False, True):
         g, d = (nn.initialise(n, "lecun", Generator(3, stream="init")).to(EMULATED) for n in networks("dcgan"))
-        game = kind(g, d)
-        dynamics = Alternating(game, *make_players(game, lambda p: optim.SGD(p, 1e-2)))
+        game = Game(g, d)
+        players = make_players(game, lambda p: optim.SGD(p, 1e-2))
+        dynamics = Alternating(Replayed(game) if replayed else game, *players)
         real, z = Generator(0).normal((2, 8, 8, 1)).to(EMULATED), Generator(1).normal((2, 4)).to(EMULATED)
         for _ in range(3):
             dynamics.step(lambda real=real: real, lambda z=z: z, lambda z=z: z)
@@ -256,14 +257,14 @@ def test_what_cannot_be_captured_says_why():
 
 
 def test_a_step_that_looks_at_values_is_done_without_a_graph():
-    def nosy(discriminator, real, fake, logits, weight, noise):
-        return logits.sum() * (1e-3 * float(logits.data[0, 0]))
+    def nosy(look):
+        return look.real.logits.sum() * (1e-3 * float(look.real.logits.data[0, 0]))
 
-    look = penalties.Penalty("nosy", "", "", False, nosy)
+    penalty = penalties.Penalty("nosy", "", "", nosy)
     results = []
     for captured in (False, True):
         trainer = build(small(EMULATED))
-        trainer.game.penalties = ((look, 1.0),)
+        trainer.game.penalties = (penalty,)
         if not captured:
             trainer._captured.reason = "for comparison"
         for number in range(5):
@@ -369,7 +370,7 @@ def test_a_spectrum_on_a_device_is_that_of_its_weights():
     trainer.step()
     host.load_state(trainer.state())
     found, wanted = (
-        stability.Linearised(t.game, t.samples[:8], Generator(1, device=t.device).normal((8, t.config.latent))).field
+        stability.Linearised(t.game, t.data.reference()[:8], Generator(1, device=t.device).normal((8, t.latent))).field
         for t in (trainer, host)
     )
     np.testing.assert_allclose(found, wanted, rtol=1e-9)

@@ -157,17 +157,17 @@ def test_moves_that_go_on_get_somewhere():
 
 def test_data_is_as_varied_as_itself_and_one_image_is_not():
     digits = load("digits")
-    order = np.random.default_rng(0).permutation(len(digits.samples))[:200]
-    whole = variety(digits.samples[order], digits.samples, digits.labels, None)
+    order = np.random.default_rng(0).permutation(len(digits.reference()))[:200]
+    whole = variety(digits.reference()[order], digits.reference(), digits.labels, None)
     assert whole.spread == pytest.approx(1, abs=0.05)
     assert whole.entropy == pytest.approx(1, abs=0.03)
-    one = variety(np.repeat(digits.samples[:1], 64, axis=0), digits.samples, digits.labels, None)
+    one = variety(np.repeat(digits.reference()[:1], 64, axis=0), digits.reference(), digits.labels, None)
     assert (one.spread, one.entropy) == pytest.approx((0, 0), abs=1e-6)
     ring = load("ring")
-    two = ring.samples[np.linalg.norm(ring.samples[:, None] - ring.centres, axis=2).argmin(1) < 2]
-    found = variety(two, ring.samples, None, ring.centres)
+    two = ring.reference()[np.linalg.norm(ring.reference()[:, None] - ring.centres, axis=2).argmin(1) < 2]
+    found = variety(two, ring.reference(), None, ring.centres)
     assert found.entropy == pytest.approx(np.log(2) / np.log(8), abs=0.02)
-    assert variety(two, ring.samples, None, None).entropy == 1.0
+    assert variety(two, ring.reference(), None, None).entropy == 1.0
 
 
 # --- in a run ---------------------------------------------------------------------------------------------------------

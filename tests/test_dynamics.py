@@ -17,7 +17,7 @@ from minigan.lab import small_games as games
 from minigan.random import Generator
 from minigan.testing.gradcheck import check_grads
 
-R1 = penalties.PENALTIES["r1"]
+R1 = penalties.r1
 
 
 def play(small, kind, objective, scheme, steps, h, *terms, optimiser=optim.SGD, **settings):
@@ -33,8 +33,8 @@ TABLE = {
     "minimax": ((Game, {}, MINIMAX, (), 0.0), "3.097", "1.413"),
     "non-saturating": ((Game, {}, NON_SATURATING, (), 0.0), "0.6402", "0.2706"),
     "wasserstein": ((Game, {}, WASSERSTEIN, (), 0.0), "2.56e4", "1.434"),
-    "R1 .3": ((Game, {}, MINIMAX, [(R1, 0.3)], 0.0), "2.6e-6", "2.4e-7"),
-    "R1 1": ((Game, {}, MINIMAX, [(R1, 1.0)], 0.0), "9.5e-22", "8.5e-17"),
+    "R1 .3": ((Game, {}, MINIMAX, [R1(0.3)], 0.0), "2.6e-6", "2.4e-7"),
+    "R1 1": ((Game, {}, MINIMAX, [R1(1.0)], 0.0), "9.5e-22", "8.5e-17"),
     "instance noise": ((Game, {}, MINIMAX, (), 0.7), "5.7e-5", "4.4e-6"),
     "consensus": ((Consensus, {"strength": 1.0}, MINIMAX, (), 0.0), "2.6e-10", "1.8e-11"),
     "Nagarajan-Kolter": ((NagarajanKolter, {"eta": 0.5}, MINIMAX, (), 0.0), "5.5e-5", "4.7e-6"),
@@ -200,7 +200,7 @@ def test_rules_descend_the_loss_they_say(backend, rule, objective):
             np.testing.assert_allclose(a.data, b.data, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("terms", [(), ((R1, 0.5),)], ids=["plain", "r1"])
+@pytest.mark.parametrize("terms", [(), (R1(0.5),)], ids=["plain", "r1"])
 def test_the_unrolled_loss_is_differentiated_through_all_its_steps(terms):
     game = pair(Unrolled, NON_SATURATING, terms, unroll=5, rate=0.3)
 
@@ -253,7 +253,7 @@ def test_unrolling_the_bilinear_game_by_hand():
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=lambda o: o.name)
 def test_both_gradients_at_one_point_are_those_of_the_turns(backend, objective):
-    game = pair(Game, objective, ((R1, 0.5),))
+    game = pair(Game, objective, (R1(0.5),))
     for both, turn in zip(game.gradients(REAL, Z), (game.discriminator_gradient, game.generator_gradient), strict=True):
         alone = turn(REAL, Z)
         for a, b in zip(both.parts, alone.parts, strict=True):

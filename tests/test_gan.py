@@ -216,7 +216,7 @@ def linear_discriminator(w):
 def test_r1_and_r2_of_a_linear_discriminator(backend, penalty):
     w = [1.0, -2.0, 0.5]
     network, x = linear_discriminator(w), Generator(0).normal((5, 3), dtype=np.float64)
-    value = penalty(network, x, x, gamma=3.0)
+    value = penalty(3.0).of(network, x, x)
     assert value.item() == pytest.approx(1.5 * 5.25, rel=1e-14)
     (gradient,) = mg.grad(value, network.parameters()[:1])
     np.testing.assert_allclose(gradient.numpy()[:, 0], 3 * np.array(w), rtol=1e-14)
@@ -224,21 +224,21 @@ def test_r1_and_r2_of_a_linear_discriminator(backend, penalty):
 
 def test_r1_is_at_real_samples_and_r2_at_generated_ones(backend):
     real, fake = logits([3.0, 4.0], [0.0, 1.0]), logits([1.0, 1.0], [2.0, 0.0])
-    assert penalties.r1(half_square, real, fake).item() == 0.5 * (25 + 1) / 2
-    assert penalties.r2(half_square, real, fake).item() == 0.5 * (2 + 4) / 2
-    scores = half_square(real)
-    assert penalties.r1(half_square, real, logits=scores).item() == 6.5
+    assert penalties.r1.of(half_square, real, fake).item() == 0.5 * (25 + 1) / 2
+    assert penalties.r2.of(half_square, real, fake).item() == 0.5 * (2 + 4) / 2
+    with pytest.raises(ValueError, match="r1: a weight is a number >= 0, not -1"):
+        penalties.r1(-1)
 
 
 @pytest.mark.parametrize("penalty", [penalties.r1, penalties.r2])
 def test_penalties_take_arrays(penalty):
     x = np.array([[3.0, 4.0]])
-    assert penalty(half_square, x, x, gamma=2.0).item() == 25
+    assert penalty(2.0).of(half_square, x, x).item() == 25
 
 
 def test_wgan_gp_takes_the_norm_of_every_sample_by_itself(backend):
     x = mg.tensor(np.array([[3.0, 4.0], [0.6, 0.8]]))  # norms 5 and 1; over the batch it would be √26
-    found = penalties.wgan_gp(half_square, x, x, generator=Generator(0), weight=10.0)
+    found = penalties.wgan_gp(10.0).of(half_square, x, x, noise=Generator(0))
     assert found.item() == pytest.approx(10 * (16 + 0) / 2, rel=1e-12)
 
 
@@ -247,7 +247,7 @@ def test_wgan_gp_draws_an_epsilon_for_every_sample(backend):
     epsilon = Generator(5, stream="penalty").uniform((2, 1), dtype=np.float64).numpy()
     assert epsilon[0] != epsilon[1]
     generator = Generator(5, stream="penalty")
-    found = penalties.wgan_gp(half_square, real, fake, generator=generator)  # ‖∇D(x̂)‖ = ε
+    found = penalties.wgan_gp.of(half_square, real, fake, noise=generator)  # ‖∇D(x̂)‖ = ε
     assert found.item() == pytest.approx(10 * ((epsilon - 1) ** 2).mean(), rel=1e-12)
     assert generator.step == 1
 
@@ -256,32 +256,34 @@ def test_wgan_gp_draws_an_epsilon_for_every_sample(backend):
 def test_wgan_gp_is_finite_where_the_gradient_vanishes(backend, dtype):
     w = mg.tensor(np.zeros((3, 1), dtype), requires_grad=True)
     x = mg.tensor(np.ones((4, 3), dtype))
-    value = penalties.wgan_gp(lambda x: ops.dense(x, w), x, x, generator=Generator(0), weight=2.0)
+    value = penalties.wgan_gp(2.0).of(lambda x: ops.dense(x, w), x, x, noise=Generator(0))
     assert value.dtype == dtype
     assert value.item() == pytest.approx(2, rel=1e-5)
     np.testing.assert_array_equal(mg.grad(value, w).numpy(), 0)
 
 
 def test_wgan_gp_needs_one_shape():
-    with pytest.raises(ValueError, match=r"wgan_gp: real \(2, 3\) and fake \(3, 3\)"):
-        penalties.wgan_gp(half_square, mg.tensor(np.ones((2, 3))), mg.tensor(np.ones((3, 3))), generator=Generator(0))
+    with pytest.raises(ValueError, match=r"real \(2, 3\) and fake \(3, 3\)"):
+        penalties.wgan_gp.of(half_square, mg.tensor(np.ones((2, 3))), mg.tensor(np.ones((3, 3))), noise=Generator(0))
+    with pytest.raises(ValueError, match="draws at random needs noise"):
+        penalties.wgan_gp.of(half_square, np.ones((2, 3)), np.ones((2, 3)))
 
 
 def test_penalties_of_packs_take_the_norm_of_what_d_judges(backend):
     w, x = np.array([[1.0], [2.0], [-1.0], [0.5]]), Generator(2).normal((6, 2), dtype=np.float64)
     packed = nn.Sequential(nn.Pack(2), nn.Dense(4, 1).astype(np.float64))
     packed[1].w.data[...] = w
-    assert penalties.r1(packed, x, gamma=1.0).item() == pytest.approx(0.5 * (w**2).sum(), rel=1e-12)
-    found = penalties.wgan_gp(packed, x, x, generator=Generator(0), weight=1.0).item()
+    assert penalties.r1(1.0).of(packed, x).item() == pytest.approx(0.5 * (w**2).sum(), rel=1e-12)
+    found = penalties.wgan_gp(1.0).of(packed, x, x, noise=Generator(0)).item()
     assert found == pytest.approx((np.sqrt((w**2).sum()) - 1) ** 2, rel=1e-12)
 
 
 def test_lp_costs_only_what_is_too_steep(backend):
     x = mg.tensor(np.array([[3.0, 4.0], [0.6, 0.8], [0.3, 0.4]]))  # norms 5, 1 and 0.5
-    found = penalties.lp(half_square, x, x, generator=Generator(0), weight=10.0)
+    found = penalties.lp(10.0).of(half_square, x, x, noise=Generator(0))
     assert found.item() == pytest.approx(10 * 16 / 3, rel=1e-12)
-    with pytest.raises(ValueError, match=r"lp: real \(3, 2\) and fake \(2, 2\)"):
-        penalties.lp(half_square, x, x[:2], generator=Generator(0))
+    with pytest.raises(ValueError, match=r"real \(3, 2\) and fake \(2, 2\)"):
+        penalties.lp.of(half_square, x, x[:2], noise=Generator(0))
 
 
 def test_dragan_looks_around_real_samples_in_every_direction(backend):
@@ -289,18 +291,18 @@ def test_dragan_looks_around_real_samples_in_every_direction(backend):
     delta = Generator(7, stream="penalty").normal(real.shape, dtype=np.float64).numpy() * 0.5 * real.std()
     assert (np.sign(delta[:, 0]) != np.sign(delta[:, 1])).mean() == pytest.approx(0.5, abs=0.05)
     generator = Generator(7, stream="penalty")
-    found = penalties.dragan(half_square, real, generator=generator, weight=2.0)  # ∇D(x) = x
+    found = penalties.dragan(2.0).of(half_square, real, noise=generator)  # ∇D(x) = x
     assert found.item() == pytest.approx(2 * ((np.linalg.norm(real + delta, axis=1) - 1) ** 2).mean(), rel=1e-10)
     assert generator.step == 1
 
 
 def test_weight_decay_pulls_every_weight_towards_0(backend):
     network = linear_discriminator([3.0, -4.0])
-    value = penalties.weight_decay(network.parameters(), weight=0.5)
+    value = penalties.weight_decay(0.5).of(network, np.ones((1, 2)), parameters=network.parameters())
     assert value.item() == pytest.approx(0.25 * (25 + 0.25), rel=1e-14)
     for gradient, p in zip(mg.grad(value, network.parameters()), network.parameters(), strict=True):
         np.testing.assert_allclose(gradient.numpy(), 0.5 * p.numpy(), rtol=1e-14)
-    game = Game(network, network, MINIMAX, ((penalties.PENALTIES["weight-decay"], 0.5),))
+    game = Game(network, network, MINIMAX, (penalties.weight_decay(0.5),))
     assert game.discriminator_loss(np.ones((1, 2)), np.ones((1, 2))).penalty.item() == value.item()
 
 
@@ -325,7 +327,7 @@ def test_every_penalty_in_a_game_is_differentiated_through_the_parameters(backen
     penalty = penalties.PENALTIES[name]
 
     def of_weights(*tensors):
-        game = Game(network, network.with_parameters(tensors), MINIMAX, ((penalty, 0.7),))
+        game = Game(network, network.with_parameters(tensors), MINIMAX, (penalty(0.7),))
         return game.discriminator_loss(real, fake).penalty
 
     rng = np.random.default_rng(4)
@@ -375,13 +377,11 @@ def test_labels_that_cannot_be_smoothed():
 def test_gradients_through_the_weights(backend, penalty):
     network = nn.Sequential(nn.Dense(2, 3), nn.Tanh(), nn.Dense(3, 1))
     real, fake = (Generator(seed).normal((3, 2), dtype=np.float64) for seed in (1, 2))
-    settings = {"generator": Generator(3)} if penalty == "wgan_gp" else {"gamma": 2.0}
     rng = np.random.default_rng(4)
 
     def of_weights(*tensors):
-        if penalty == "wgan_gp":
-            settings["generator"].step = 0
-        return getattr(penalties, penalty)(network.with_parameters(tensors), real, fake, **settings)
+        weighted = getattr(penalties, penalty)(2.0)
+        return weighted.of(network.with_parameters(tensors), real, fake, noise=Generator(3))
 
     check_grads(of_weights, [rng.standard_normal(p.shape) for p in network.parameters()])
 
@@ -389,23 +389,21 @@ def test_gradients_through_the_weights(backend, penalty):
 @pytest.mark.parametrize("penalty", ["r2", "wgan_gp"])
 def test_penalties_follow_samples_that_have_a_graph_and_hold_others_constant(penalty):
     network = nn.Sequential(nn.Dense(2, 3), nn.Tanh(), nn.Dense(3, 1)).astype(np.float64)
-    apply, real = getattr(penalties, penalty), np.ones((1, 2))
+    apply, real = getattr(penalties, penalty).of, np.ones((1, 2))
 
     def of_theta(theta):
-        settings = {"generator": Generator(0)} if penalty == "wgan_gp" else {}
-        return apply(network, mg.tensor(real), theta * 2.0, **settings)
+        return apply(network, mg.tensor(real), theta * 2.0, noise=Generator(0))
 
     check_grads(of_theta, [np.array([[1.0, 2.0]])])
     theta = mg.tensor([[1.0, 2.0]], dtype=np.float64, requires_grad=True)
-    settings = {"generator": Generator(0)} if penalty == "wgan_gp" else {}
     with pytest.raises(ValueError, match="path"):
-        mg.grad(apply(network, mg.tensor(real), (theta * 2.0).detach(), **settings), theta)
+        mg.grad(apply(network, mg.tensor(real), (theta * 2.0).detach(), noise=Generator(0)), theta)
 
 
 # --- the game ---------------------------------------------------------------------------------------------------------
 
 
-R1 = penalties.PENALTIES["r1"]
+R1 = penalties.r1
 
 
 def small_game(objective=NON_SATURATING, *terms):
@@ -424,7 +422,7 @@ def snapshot(network):
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=lambda o: o.name)
 def test_a_players_step_leaves_the_other_player_alone(backend, objective):
-    game, real = small_game(objective, (R1, 1.0)), noise(0, 3)
+    game, real = small_game(objective, R1(1.0)), noise(0, 3)
     d, g = (optim.SGD(player.parameters(), 0.1) for player in (game.discriminator, game.generator))
     before = snapshot(game.generator), snapshot(game.discriminator)
     gradient, losses = game.discriminator_gradient(real, noise(1))
@@ -445,29 +443,29 @@ def test_a_players_step_leaves_the_other_player_alone(backend, objective):
 def test_the_discriminator_does_not_see_the_generators_graph():
     game = small_game()
     fake = game.generate(noise(1))
-    assert not fake.requires_grad
+    assert not fake.x.requires_grad
     with pytest.raises(ValueError, match="path"):
         mg.grad(game.discriminator_loss(noise(0, 3), fake).loss, game.generator.parameters())
 
 
 def test_penalties_add_up_in_the_discriminators_loss(backend):
-    r2, gp = penalties.PENALTIES["r2"], penalties.PENALTIES["wgan-gp"]
-    game = small_game(HINGE, (R1, 2.0), (r2, 3.0), (gp, 5.0))
+    r2, gp = penalties.r2, penalties.wgan_gp
+    game = small_game(HINGE, R1(2.0), r2(3.0), gp(5.0))
     real, fake = noise(0, 3), game.generate(noise(1))
     losses = game.discriminator_loss(real, fake)
     d = game.discriminator
     expected = (
-        penalties.r1(d, real, gamma=2.0).item()
-        + penalties.r2(d, real, fake, gamma=3.0).item()
-        + penalties.wgan_gp(d, real, fake, generator=Generator(0, stream="penalty"), weight=5.0).item()
+        penalties.r1(2.0).of(d, real).item()
+        + penalties.r2(3.0).of(d, real, fake.x).item()
+        + penalties.wgan_gp(5.0).of(d, real, fake.x, noise=Generator(0, stream="penalty")).item()
     )
     assert losses.penalty.item() == pytest.approx(expected, rel=1e-5)
     assert (losses.loss - losses.penalty).item() == pytest.approx(
-        HINGE.discriminator(d(real), d(fake)).item(), rel=1e-5
+        HINGE.discriminator(d(real), d(fake.x)).item(), rel=1e-5
     )
 
 
-@pytest.mark.parametrize("terms", [(), ((R1, 1.0),)], ids=["plain", "r1"])
+@pytest.mark.parametrize("terms", [(), (R1(1.0),)], ids=["plain", "r1"])
 def test_the_game_takes_arrays(terms):
     game = small_game(NON_SATURATING, *terms)
     real, fake = noise(0, 3), game.generate(noise(1).numpy())

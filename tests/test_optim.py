@@ -303,3 +303,50 @@ def mixed():
 def test_bad_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+# --- between the gradient and the step --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.RMSProp, optim.Adam, optim.OptimisticAdam, optim.OptimisticSGD])
+def test_between_sees_the_whole_gradient_once_a_step_and_changes_it(kind):
+    first, other = (mg.tensor(np.arange(n, dtype=np.float64), requires_grad=True) for n in (2, 3))
+    twins = [mg.tensor(p.numpy(), requires_grad=True) for p in (first, other)]
+    seen = []
+
+    def halve(buffer):
+        seen.append(buffer.copy())
+        buffer *= 0.5
+
+    hooked, plain = kind([first, other], 0.1), kind(twins, 0.1)
+    hooked.between = halve
+    for step in range(3):
+        gradients = [np.full(n, 4.0 + step) for n in (2, 3)]
+        hooked.step(gradients)
+        plain.step([g / 2 for g in gradients])
+    assert [list(s) for s in seen] == [[4.0 + step] * 5 for step in range(3)]
+    assert hooked.gradient_norm() == plain.gradient_norm()
+    for a, b in zip((first, other), twins, strict=True):
+        assert a.numpy().tobytes() == b.numpy().tobytes()
+
+
+def test_gradients_are_clipped_to_a_norm():
+    p = mg.tensor(np.zeros(2), requires_grad=True)
+    optimiser = optim.SGD([p], 1.0)
+    optimiser.between = optim.clip_norm(1.0)
+    optimiser.step([np.array([3.0, 4.0])])
+    np.testing.assert_allclose(p.numpy(), [-0.6, -0.8], rtol=1e-15)
+    optimiser.step([np.array([0.3, 0.4])])
+    np.testing.assert_allclose(p.numpy(), [-0.9, -1.2], rtol=1e-15)
+    for bad in (np.nan, np.inf):
+        with pytest.raises(FloatingPointError, match="the gradient is not finite"):
+            optimiser.step([np.array([bad, 1.0])])
+    with pytest.raises(ValueError, match="the norm must be a number > 0, not 0"):
+        optim.clip_norm(0)
+
+
+def test_learning_rates_have_the_usual_defaults():
+    made = {
+        kind: kind([mg.tensor(np.zeros(2), requires_grad=True)]).lr for kind in (optim.SGD, optim.RMSProp, optim.Adam)
+    }
+    assert made == {optim.SGD: 1e-3, optim.RMSProp: 1e-2, optim.Adam: 1e-3}

@@ -216,8 +216,8 @@ def test_penalty_and_its_gradient_in_the_weights(penalty, networks):
     def of_weights(*tensors):
         network = ours.with_parameters(tensors)
         if penalty == "wgan_gp":
-            return penalties.wgan_gp(network, mg.tensor(real), mg.tensor(fake), generator=Generator(11), weight=7.0)
-        return getattr(penalties, penalty)(network, mg.tensor(real), mg.tensor(fake), gamma=3.0)
+            return penalties.wgan_gp(7.0).of(network, mg.tensor(real), mg.tensor(fake), noise=Generator(11))
+        return getattr(penalties, penalty)(3.0).of(network, mg.tensor(real), mg.tensor(fake))
 
     leaves = [torch.tensor(w, requires_grad=True) for w in weights]
     if penalty == "wgan_gp":

@@ -330,8 +330,9 @@ def test_the_seed_decides_every_bit(images):
 def test_training_passes_every_sample_once_an_epoch(d_steps):
     points = np.arange(96, dtype=np.float32).reshape(48, 2) / 96
     trainer = build(replace(RING, d_steps=d_steps), Dataset("points", points))
-    seen, gradient = [], trainer.game.discriminator_gradient
-    trainer.game.discriminator_gradient = lambda real, z: (seen.append(real.data.copy()), gradient(real, z))[1]
+    turns = trainer.dynamics.game
+    seen, gradient = [], turns.discriminator_gradient
+    turns.discriminator_gradient = lambda real, z: (seen.append(real.x.data.copy()), gradient(real, z))[1]
     for _ in range(6 // d_steps):
         trainer.step()
     epochs = np.concatenate(seen).reshape(2, 48, 2)

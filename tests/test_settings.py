@@ -10,7 +10,7 @@ import pytest
 from minigan import nn, optim
 from minigan.gan import Alternating, Config, Extragradient, Simultaneous, build
 from minigan.gan.models import MODELS, dress
-from minigan.gan.variants import RULES
+from minigan.gan.variants import VARIANTS
 
 RING = replace(Config.preset("ring"), width=4, batch_size=12, steps=8, device="cpu", lr_schedule="constant")
 
@@ -85,13 +85,13 @@ def test_what_the_settings_make():
     optimistic = made(dynamics="optimistic")
     assert type(optimistic.dynamics) is Simultaneous
     assert type(optimistic.generator.optimizer) is optim.OptimisticAdam
-    assert {type(made(rule=name).game) for name in RULES} == set(RULES.values())
+    assert {type(made(rule=name).game) for name in VARIANTS} == {variant.kind for variant in VARIANTS.values()}
     assert made(d_steps=2, g_steps=3).dynamics.m == 3
     clipped = made(clip=0.01)
     clipped.step()
     assert max(np.abs(p.numpy()).max() for p in clipped.game.discriminator.parameters()) <= np.float32(0.01)
     assert max(np.abs(p.numpy()).max() for p in clipped.game.generator.parameters()) > 0.1
-    assert [penalty.name for penalty, _ in made(penalty="r1+r2").game.penalties] == ["r1", "r2"]
+    assert [(p.name, p.weight) for p in made(penalty="r1+r2", gamma=3.0).game.penalties] == [("r1", 3.0), ("r2", 3.0)]
 
 
 def test_schedules_end_at_nothing():
@@ -152,4 +152,4 @@ def test_a_dressed_discriminator():
     seeds = [int(layer.seed) for layer in dressed.layers if isinstance(layer, nn.Dropout)]
     assert len(set(seeds)) == 2
     with pytest.raises(TypeError, match="a discriminator ends in a Dense layer, not Flatten"):
-        dress(nn.Sequential(nn.Dense(2, 2), nn.Flatten()))
+        dress(nn.Sequential(nn.Dense(2, 2), nn.Flatten()), stddev=True)

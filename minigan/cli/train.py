@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
+import inspect
+import itertools
 import os
 import shlex
 import signal
@@ -18,7 +21,8 @@ import tyro
 from minigan.cli.flags import Refusal, out_of_memory, parse, tell
 from minigan.cli.progress import progress
 from minigan.engine.device import why_not
-from minigan.gan.config import Config
+from minigan.gan.config import TABLES, Config
+from minigan.gan.penalties import NONE, PENALTIES
 
 MADE = (
     "samples.png", "curves.png", "training.gif", "samples", "metrics.csv", "variety.csv", "spectrum.csv",
@@ -39,6 +43,26 @@ class Train(Config):
     """Go on with the run in the folder; --steps may set a new goal."""
 
 
+def _with_rows() -> type[Train]:
+    """Return Train with the rows of every table in the help of its flag, those of a user's too."""
+    (tree,) = ast.parse(inspect.getsource(Config)).body
+    assert isinstance(tree, ast.ClassDef)
+    about = {
+        before.target.id: str(after.value.value)
+        for before, after in itertools.pairwise(tree.body)
+        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name)
+        and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+    }  # fmt: skip
+    tables = {**TABLES, "penalty": [*PENALTIES, NONE]}
+    fields = [
+        (name, Annotated[str, tyro.conf.arg(help=f"{about[name]} One of: {', '.join(rows)}.")], getattr(Config, name))
+        for name, rows in tables.items()
+    ]
+    return dataclasses.make_dataclass(
+        "Train", fields, bases=(Train,), frozen=True, namespace={"__doc__": Train.__doc__}
+    )
+
+
 def _settings(options: Config) -> Config:
     return Config(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Config)})
 
@@ -47,12 +71,13 @@ def train(arguments: Sequence[str]) -> int:
     """Run ``minigan train``."""
     from minigan.run import folder as runs
 
-    options = parse(Train, arguments)
+    kind = _with_rows()
+    options = parse(kind, arguments)
     if options.config is not None and options.resume:
         raise Refusal("--resume takes the settings from the run folder: take --config away")
     if not options.resume:
         base = Config.preset(options.data) if options.config is None else Config.from_toml(options.config)
-        options = parse(Train, arguments, Train(**dataclasses.asdict(base)))
+        options = parse(kind, arguments, kind(**dataclasses.asdict(base)))
     folder = options.out or Path("runs") / options.data
     run = _resume(folder, arguments) if options.resume else runs.create(folder, _settings(options))
     return _train(run, folder)
@@ -64,7 +89,8 @@ def _resume(folder: Path, arguments: Sequence[str]) -> Any:
     if not (folder / "config.toml").is_file():
         raise Refusal(f"{folder} holds no run to resume: it has no config.toml")
     saved = Config.from_toml(folder / "config.toml")
-    wanted = _settings(parse(Train, arguments, Train(**dataclasses.asdict(saved))))
+    kind = _with_rows()
+    wanted = _settings(parse(kind, arguments, kind(**dataclasses.asdict(saved))))
     changed = [f.name for f in dataclasses.fields(Config) if getattr(saved, f.name) != getattr(wanted, f.name)]
     if set(changed) - {"steps"}:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed if name != "steps")

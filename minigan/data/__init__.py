@@ -1,5 +1,19 @@
-"""Data that comes with minigan: real handwritten digits and two synthetic mixtures in the plane."""
+"""Data sets: what one is, yours from arrays, and those that come along."""
 
-from minigan.data.datasets import DATASETS, Dataset, batch_indices, digits, grid, load, ring
+from minigan.data.batch import Batch, as_batch
+from minigan.data.bundled import DATASETS, Source, digits, grid, load, ring
+from minigan.data.dataset import Dataset, batch_indices, from_arrays
 
-__all__ = ["DATASETS", "Dataset", "batch_indices", "digits", "grid", "load", "ring"]
+__all__ = [
+    "DATASETS",
+    "Batch",
+    "Dataset",
+    "Source",
+    "as_batch",
+    "batch_indices",
+    "digits",
+    "from_arrays",
+    "grid",
+    "load",
+    "ring",
+]

@@ -26,6 +26,7 @@ class Recorder:
     def __init__(self, inputs: Sequence[Any]) -> None:
         self.calls: list[Call] = []
         self.constants: dict[str, Any] = {"asarray": np.asarray}
+        self.passing: dict[int, Any] = {}  # objects made meanwhile, which nobody sees afterwards, by their addresses
         self._names: dict[int, tuple[Any, str]] = {}
         self._named = 0
         for i, array in enumerate(inputs):
@@ -93,6 +94,17 @@ def record(function: Callable[..., Any], inputs: Sequence[Any], arrays: Sequence
         return function(*inputs), recorder
     finally:
         _recorder.reset(token)
+
+
+def perform_on_a_passing(holder: Any, method: Callable[..., Any], *arguments: Any) -> Any:
+    """:func:`perform` for a method of an object that the recorded function makes for itself: a twin of a module, say.
+
+    A replay uses the object that was made while recording, so ``method`` must set all of its state that can change.
+    """
+    recorder = recording()
+    if recorder is not None:
+        recorder.passing[id(holder)] = holder
+    return perform(method, *arguments)
 
 
 def perform(method: Callable[..., Any], *arguments: Any) -> Any:

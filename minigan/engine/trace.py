@@ -7,8 +7,9 @@ time, the calls alone will do; a traced function is Python source, one line a ca
     v2 = dense_1(v1, c_4, c_5, activation='linear', slope=0.0)
 
 It knows what passes through ops and through :func:`minigan.engine.recorder.perform`. Anything else that depends on the
-data (arithmetic on ``.data``, a branch on a value) would stay as it was when it was written down. So nothing is
-replayed before a second call, on other data, was worked out both ways and came out the same bit by bit.
+data or on parameters (arithmetic on ``.data``, a branch on a value) would stay as it was when it was written down. So
+nothing is replayed before a second call, on other data, was worked out both ways and came out the same bit by bit; and
+once a parameter changes that was the same in all calls compared so far, the next call is compared again.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Traced:
     ``objects`` are all that the function reads beside its inputs, modules first of all: where one has other attributes
     than before (but for the buffers that it changes itself), or inputs have other shapes, the function is traced again.
 
-    A function whose replay comes out different is never replayed: a RuntimeWarning says so, once.
+    A function whose replay comes out different is not replayed any more: a RuntimeWarning says so, once.
     """
 
     def __init__(self, function: Callable[..., Any], objects: Callable[[], Iterable[Any]]) -> None:
@@ -50,7 +51,7 @@ class Traced:
         """Return the function's result: by its own code in the first two calls of a kind, by a replay from then on."""
         arrays = [None if x is None else x.data for x in inputs]
         if not all(a is None or isinstance(a, np.ndarray) for a in arrays):
-            return _constants(self.function(*inputs))  # devices have graphs of their own: minigan.gan.captured
+            return _constants(self.function(*inputs))  # a GPU captures the whole step: minigan.gan.replay
         kind = tuple(None if a is None else (a.shape, a.dtype) for a in arrays)
         program = self._programs.get(kind)
         if program is None or not program.fits():
@@ -58,9 +59,11 @@ class Traced:
             result = _constants(result)
             self._programs[kind] = _Program(recorder, result, len(inputs), self.objects())
             return result
-        if program.trusted:
+        if program.refused:
+            return _constants(self.function(*inputs))
+        if program.proven():
             return program.replay(arrays)
-        return _constants(self.function(*inputs)) if program.refused else program.prove(self.function, inputs, arrays)
+        return program.prove(self.function, inputs, arrays)
 
 
 class _Program:
@@ -71,12 +74,14 @@ class _Program:
         self.source, names = _write(recorder, [_array(x) for x in flatten(result)], inputs)
         exec(compile(self.source, "<traced>", "exec"), names)
         self.run = names["replay"]
-        self.changed = list({id(c.changes): c.changes for c in recorder.calls if c.changes is not None}.values())
+        changed = {id(c.changes): c.changes for c in recorder.calls if c.changes is not None}
+        self.changed = [holder for address, holder in changed.items() if address not in recorder.passing]
         self.trusted = self.refused = False
         read = [(vars(o), _attributes(o)) for o in objects]
         self._counts = [(attributes, len(attributes)) for attributes, _ in read]
         self._seen = [(attributes, *item) for attributes, known in read for item in known.items()]
         self._tensors = [(value, value.data) for _, _, value in self._seen if isinstance(value, Tensor)]
+        self._constant = [(value, value.id) for value, _ in self._tensors]  # parameters that no comparison has varied
 
     def fits(self) -> bool:
         """Return whether all that was read is what it was."""
@@ -87,6 +92,10 @@ class _Program:
             if attributes.get(name) is not value:
                 return False
         return all(tensor.data is array for tensor, array in self._tensors)
+
+    def proven(self) -> bool:
+        """Return whether a replay was compared, and no parameter has changed since that had not changed by then."""
+        return self.trusted and not (self._constant and any(tensor.id != known for tensor, known in self._constant))
 
     def replay(self, arrays: list[Any]) -> Any:
         """Return the result for other inputs of the same kind."""
@@ -102,11 +111,12 @@ class _Program:
         self._set_state(before)
         result = _constants(function(*inputs))
         self.trusted = replayed == _digests([*flatten(result), *self._state()])
+        self._constant = [(tensor, known) for tensor, known in self._constant if tensor.id == known]
         self.refused = not self.trusted
         if self.refused:
             warnings.warn(
-                "a traced function is not replayed, because its second call came out different: what it computes on "
-                "the data outside of minigan's ops (on .data, or by a branch on a value) a trace does not see",
+                "a traced function is not replayed, because a replay came out different: what it computes outside of "
+                "minigan's ops (on .data, or by a branch on a value) a trace does not see",
                 RuntimeWarning,
                 stacklevel=3,
             )

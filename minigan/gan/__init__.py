@@ -8,7 +8,7 @@ from minigan.gan.events import CheckpointDue, Event, Every, Picture, Row, Spectr
 from minigan.gan.game import Diverged, Game, Gradient, Losses
 from minigan.gan.models import MODELS, dcgan, mlp
 from minigan.gan.player import Player, make_players
-from minigan.gan.traced import TracedGame
+from minigan.gan.replay import Replayed
 from minigan.gan.trainer import Trainer
 from minigan.gan.variants import Consensus, NagarajanKolter, Unrolled
 
@@ -28,12 +28,12 @@ __all__ = [
     "NagarajanKolter",
     "Picture",
     "Player",
+    "Replayed",
     "Row",
     "Simultaneous",
     "SpectrumDue",
     "Step",
     "Stepped",
-    "TracedGame",
     "Trainer",
     "Unrolled",
     "make_players",

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from minigan.data import Dataset, load
 from minigan.engine.device import resolve
+from minigan.gan import penalties
 from minigan.gan.config import Config
-from minigan.gan.dynamics import Alternating, Dynamics, Extragradient, Simultaneous
+from minigan.gan.dynamics import DYNAMICS, Dynamics
 from minigan.gan.events import Every
 from minigan.gan.game import Game
 from minigan.gan.models import MODELS, dress
 from minigan.gan.objectives import OBJECTIVES, Objective, smoothed
-from minigan.gan.penalties import PENALTIES
 from minigan.gan.player import Player
-from minigan.gan.traced import TracedGame
+from minigan.gan.replay import Replayed
 from minigan.gan.trainer import Trainer
-from minigan.gan.variants import RULES, TWICE
+from minigan.gan.variants import VARIANTS
 from minigan.nn import Module, Schedule, initialise
-from minigan.optim import SGD, Adam, OptimisticAdam, OptimisticSGD, Optimizer, RMSProp
+from minigan.optim import FADES, OPTIMISERS
 from minigan.random import Generator
 
 
@@ -39,22 +36,18 @@ def make_networks(config: Config, shape: tuple[int, ...]) -> tuple[Module, Modul
         pack=config.pack,
         noise=fading,
         spectral_norm=config.spectral_norm,
-        exact=config.rule in TWICE,
+        exact=VARIANTS[config.rule].twice,
         stddev=config.stddev,
         discrimination=config.discrimination,
         dropout=config.dropout,
     )
 
 
-def make_optimizer(config: Config, player: Module, lr: float, ema: float = 0.0) -> Optimizer:
-    """Return a player's optimiser."""
-    parameters, optimistic = player.parameters(), config.dynamics == "optimistic"
-    if config.optimizer == "adam":
-        kind = OptimisticAdam if optimistic else Adam
-        return kind(parameters, lr, (config.beta1, config.beta2), ema_decay=ema)
-    if config.optimizer == "sgd":
-        return (OptimisticSGD if optimistic else SGD)(parameters, lr, ema_decay=ema)
-    return RMSProp(parameters, lr, ema_decay=ema)
+def make_player(config: Config, network: Module, lr: float, ema: float = 0.0) -> Player:
+    """Return a network with its optimiser."""
+    kind, optimistic = OPTIMISERS[config.optimizer], DYNAMICS[config.dynamics].optimistic
+    betas = config.beta1, config.beta2
+    return Player(network, kind.make(network.parameters(), lr, ema, optimistic=optimistic, betas=betas))
 
 
 def make_objective(config: Config) -> Objective:
@@ -62,42 +55,26 @@ def make_objective(config: Config) -> Objective:
     objective: Objective = OBJECTIVES[config.objective]
     if config.label < 1:
         objective = smoothed(objective, config.label)
-    if config.rule == "feature-matching":  # G descends a distance, which is 0 there
+    if not VARIANTS[config.rule].kind.by_objective:  # G descends a distance, which is 0 there
         objective = replace(objective, equilibrium=(objective.equilibrium[0], 0.0))
     return objective
 
 
 def make_game(config: Config, generator: Module, discriminator: Module, noise: Generator) -> Game:
-    """Return the game of two networks: traced where its players take turns on the CPU by the plain rule."""
-    objective = make_objective(config)
-    names = [] if config.penalty == "none" else config.penalty.split("+")
-    parts: list[Any] = [generator, discriminator, objective, tuple((PENALTIES[n], config.gamma) for n in names), noise]
-    if config.rule != "none":
-        settings = {
-            "consensus": {"strength": config.rule_weight},
-            "nagarajan-kolter": {"eta": config.rule_weight},
-            "unrolled": {"unroll": config.unroll, "rate": config.lr_d},
-        }
-        return RULES[config.rule](*parts, **settings.get(config.rule, {}))  # type: ignore[arg-type]
-    traced = config.dynamics == "alternating" and all(p.device == "cpu" for p in generator.parameters())
-    return (TracedGame if traced else Game)(*parts)
+    """Return the game of two networks."""
+    variant = VARIANTS[config.rule]
+    settings = {field: getattr(config, name) for field, name in variant.takes.items()}
+    terms = penalties.parse(config.penalty, config.gamma)
+    return variant.kind(generator, discriminator, make_objective(config), terms, noise, **settings)
 
 
-def make_dynamics(config: Config, played: Game) -> Dynamics:
-    """Return how the players move: optimistic players move at once, by optimisers that are optimistic."""
-    discriminator = Player(played.discriminator, make_optimizer(config, played.discriminator, config.lr_d))
+def make_dynamics(config: Config, game: Game) -> Dynamics:
+    """Return how the players of a game move: replayed on the CPU; a GPU captures the whole step instead."""
+    discriminator = make_player(config, game.discriminator, config.lr_d)
     discriminator.optimizer.limit = config.clip or None
-    generator = Player(played.generator, make_optimizer(config, played.generator, config.lr_g, config.ema))
-    if config.dynamics == "alternating":
-        return Alternating(played, discriminator, generator, k=config.d_steps, m=config.g_steps)
-    return (Extragradient if config.dynamics == "extragradient" else Simultaneous)(played, discriminator, generator)
-
-
-FADES: dict[str, Callable[[float], float] | None] = {
-    "constant": None,
-    "linear": lambda done: 1 - done,
-    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
-}
+    generator = make_player(config, game.generator, config.lr_g, config.ema)
+    turns = Replayed(game) if generator.device == "cpu" else game
+    return DYNAMICS[config.dynamics].make(turns, discriminator, generator, config.d_steps, config.g_steps)
 
 
 def build(config: Config, data: Dataset | None = None) -> Trainer:
@@ -110,10 +87,10 @@ def build(config: Config, data: Dataset | None = None) -> Trainer:
     generator, discriminator = (
         initialise(network, config.init, start).to(device) for network in make_networks(config, data.shape)
     )
-    played = make_game(config, generator, discriminator, Generator(config.seed, stream="penalty", device=device))
+    game = make_game(config, generator, discriminator, Generator(config.seed, stream="penalty", device=device))
     return Trainer(
-        played,
-        make_dynamics(config, played),
+        game,
+        make_dynamics(config, game),
         data,
         latent=config.latent,
         batch=config.batch_size,

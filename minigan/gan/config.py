@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from minigan.data import DATASETS
 from minigan.engine.device import resolve, why_no_tf32
+from minigan.gan import penalties
+from minigan.gan.dynamics import DYNAMICS
 from minigan.gan.models import ACTIVATIONS, MODELS
 from minigan.gan.objectives import OBJECTIVES, smoothed
-from minigan.gan.penalties import PENALTIES
-from minigan.gan.variants import RULES, TWICE
+from minigan.gan.variants import VARIANTS
 from minigan.nn import INITIALISERS
+from minigan.optim import FADES, OPTIMISERS
 
-POINTS: dict[str, Any] = {
-    "model": "mlp",
-    "depth": 3,
-    "gamma": 0.01,
-    "steps": 3000,
-    "batch_size": 256,
-    "latent": 2,
-    "batch_norm": False,
-    "lr_d": 3e-3,
-    "lr_g": 3e-3,
-    "lr_schedule": "linear",
-}
-# what differs from the defaults, by data set
-PRESETS: dict[str, dict[str, Any]] = {
-    "ring": POINTS,
-    "grid": {**POINTS, "depth": 4, "gamma": 0.1, "steps": 6000},
-}
-
+# the settings whose value is the name of a row in a table
+TABLES: dict[str, Collection[str]] = {
+    "data": DATASETS, "model": MODELS, "objective": OBJECTIVES, "dynamics": DYNAMICS, "rule": VARIANTS,
+    "activation": ACTIVATIONS, "init": INITIALISERS, "optimizer": OPTIMISERS, "lr_schedule": FADES,
+}  # fmt: skip
 AT_LEAST_ONE = (
     "d_steps", "g_steps", "unroll", "pack", "batch_size", "latent", "width", "depth",
     "log_every", "sample_every", "checkpoint_every",
@@ -49,19 +38,19 @@ class Config:
     """The settings of a training run; ValueError for values that make no run."""
 
     data: str = "digits"
-    """Data set: digits (images), ring or grid (points in the plane, with defaults of their own)."""
+    """Data set; its preset sets the defaults of what follows."""
     model: str = "dcgan"
-    """Networks: dcgan (images) or mlp (anything)."""
+    """Networks: dcgan for images, mlp for anything."""
     objective: str = "non-saturating"
-    """minimax, non-saturating, least-squares, hinge, wasserstein or relativistic."""
+    """What both players descend."""
     penalty: str = "r1"
-    """Penalty on D: r1, r2, wgan-gp, lp, dragan, weight-decay, several joined by +, or none."""
+    """Penalty on D, or several joined by +."""
     gamma: float = 1.0
     """Weight of each penalty: (gamma/2)E|grad|^2 for r1 and r2, gamma*E(|grad|-1)^2 for wgan-gp."""
     dynamics: str = "alternating"
-    """How the players move: alternating, simultaneous, extragradient or optimistic."""
+    """How the players move."""
     rule: str = "none"
-    """What the players descend beside their losses: consensus, nagarajan-kolter, unrolled, feature-matching or none."""
+    """What the players descend beside their losses, or G in place of its loss."""
     rule_weight: float = 1.0
     """Weight of consensus and nagarajan-kolter."""
     unroll: int = 5
@@ -81,11 +70,11 @@ class Config:
     depth: int = 2
     """Hidden layers of both players (mlp; dcgan goes by the size of the images)."""
     activation: str = "relu"
-    """G's activation: relu, leaky_relu, tanh or sigmoid."""
+    """G's activation."""
     batch_norm: bool = True
     """Batch normalisation in G."""
     init: str = "he"
-    """Initialiser of the weights: he, lecun, glorot or dcgan."""
+    """Initialiser of the weights."""
     pack: int = 1
     """Samples that D judges together (PacGAN)."""
     instance_noise: float = 0.0
@@ -103,13 +92,13 @@ class Config:
     label: float = 1.0
     """How far a real sample counts as real in D's loss (one-sided label smoothing: 0.9)."""
     optimizer: str = "adam"
-    """adam, rmsprop or sgd."""
+    """Optimiser of both players."""
     lr_d: float = 1e-3
     """Learning rate of D."""
     lr_g: float = 1e-3
     """Learning rate of G."""
     lr_schedule: str = "constant"
-    """constant, or linear or cosine to 0 at the last step."""
+    """Learning rates over the run: constant, or falling to 0 at the last step."""
     beta1: float = 0.5
     """Adam's decay of the first moment."""
     beta2: float = 0.99
@@ -132,26 +121,13 @@ class Config:
     """Steps between looks at the game's spectrum, each at the price of about 250 steps; 0 for none."""
 
     def __post_init__(self) -> None:
-        choices: dict[str, Iterable[str]] = {
-            "data": DATASETS,
-            "model": MODELS,
-            "objective": OBJECTIVES,
-            "dynamics": ["alternating", "simultaneous", "extragradient", "optimistic"],
-            "rule": [*RULES, "none"],
-            "activation": ACTIVATIONS,
-            "init": INITIALISERS,
-            "optimizer": ["adam", "rmsprop", "sgd"],
-            "lr_schedule": ["constant", "linear", "cosine"],
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose from {', '.join(known)}")
-        for penalty in self.penalty.split("+"):
-            if penalty not in PENALTIES and self.penalty != "none":
-                raise ValueError(f"unknown penalty {penalty!r}: choose from {', '.join([*PENALTIES, 'none'])}")
+        for name, table in TABLES.items():
+            if getattr(self, name) not in table:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose from {', '.join(table)}")
+        penalties.parse(self.penalty, 0.0)
         self._require_a_match()
         device = resolve(self.device)
-        if self.spectral_norm and self.rule in TWICE and device != "cpu":
+        if self.spectral_norm and VARIANTS[self.rule].twice and device != "cpu":
             raise ValueError(
                 f"rule {self.rule} with spectral_norm needs second derivatives of singular values: device must be cpu"
             )
@@ -173,9 +149,11 @@ class Config:
         """Raise ValueError for settings that do not go together."""
         if self.pack > 0 and self.batch_size % self.pack:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of pack {self.pack}")
-        if self.dynamics == "optimistic" and self.optimizer == "rmsprop":
-            raise ValueError("optimistic dynamics need optimizer adam or sgd, not rmsprop")
-        if self.dynamics != "alternating" and (self.d_steps, self.g_steps) != (1, 1):
+        scheme = DYNAMICS[self.dynamics]
+        if scheme.optimistic and OPTIMISERS[self.optimizer].optimistic is None:
+            able = " or ".join(name for name, kind in OPTIMISERS.items() if kind.optimistic)
+            raise ValueError(f"{self.dynamics} dynamics need optimizer {able}, not {self.optimizer}")
+        if not scheme.turns and (self.d_steps, self.g_steps) != (1, 1):
             raise ValueError(f"{self.dynamics} dynamics move both players once: d_steps and g_steps must be 1")
         if self.label != 1:
             try:
@@ -186,7 +164,7 @@ class Config:
     @classmethod
     def preset(cls, data: str) -> Self:
         """Return settings that work on a data set: the starting point that flags and files change."""
-        return cls(data=data, **PRESETS.get(data, {}))
+        return cls(data=data, **(DATASETS[data].preset if data in DATASETS else {}))
 
     def to_toml(self) -> str:
         """Return the settings as TOML (all are strings, numbers or booleans, which JSON writes the same way)."""

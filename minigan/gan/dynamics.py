@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
-from minigan.engine.tensor import Tensor
-from minigan.gan.game import Game, Losses
+import numpy as np
+
+from minigan.gan.game import Gradient, Losses
 from minigan.gan.player import Player
 
-Draw = Callable[[], Tensor]
+Draw = Callable[[], Any]  # the next Batch of data or noise (or Tensor, or array)
 
 
 @dataclass
@@ -24,11 +26,24 @@ class Step:
     generator: Losses
 
 
+class Turns(Protocol):
+    """What dynamics ask of a game: a :class:`minigan.gan.Game`, or one that is replayed."""
+
+    def discriminator_gradient(self, real: Any, z: Any) -> Gradient:
+        """Return what D descends."""
+
+    def generator_gradient(self, real: Any, z: Any) -> Gradient:
+        """Return what G descends."""
+
+    def gradients(self, real: Any, z: Any) -> tuple[Gradient, Gradient]:
+        """Return what both descend, at one point."""
+
+
 @dataclass
 class Dynamics:
     """A game and its players. Each Draw of a step returns the next minibatch of data or noise."""
 
-    game: Game
+    game: Turns
     discriminator: Player
     generator: Player
 
@@ -100,3 +115,66 @@ class Extragradient(Dynamics):
         self.discriminator.move(d.parts)
         self.generator.move(g.parts)
         return Step(d.losses, g.losses)
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+class Pull(NamedTuple):
+    """Maps u ↦ Jᵀ(rates · u) of a gradient field near a point, for the rates of both players, of D's alone, of G's."""
+
+    both: Callable[[np.ndarray], np.ndarray]
+    d: Callable[[np.ndarray], np.ndarray]
+    g: Callable[[np.ndarray], np.ndarray]
+
+
+def _at_once(u: np.ndarray, pull: Pull) -> np.ndarray:
+    return u + pull.both(u)
+
+
+def _in_turns(u: np.ndarray, pull: Pull) -> np.ndarray:
+    u = u + pull.g(u)  # transposed, the later turn comes first
+    return u + pull.d(u)
+
+
+def _looking_ahead(u: np.ndarray, pull: Pull) -> np.ndarray:
+    change = pull.both(u)
+    return u + change + pull.both(change)
+
+
+def _optimistic(u: np.ndarray, pull: Pull) -> np.ndarray:
+    now, past = np.split(u, 2)
+    change = pull.both(now)
+    return np.concatenate([now + 2 * change + past, -change])
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How players move, by name: the dynamics, and what others need to know of them.
+
+    ``linear(u, pull)`` is the transposed linear map of one step near a point of rest, on the last ``memory`` points;
+    ``optimistic`` schemes want optimistic optimisers, and those with ``turns`` take k and m.
+    """
+
+    kind: type[Dynamics]
+    linear: Callable[[np.ndarray, Pull], np.ndarray]
+    optimistic: bool = False
+    turns: bool = False
+
+    @property
+    def memory(self) -> int:
+        """The number of points that a step is made of."""
+        return 2 if self.optimistic else 1
+
+    def make(self, game: Turns, discriminator: Player, generator: Player, k: int = 1, m: int = 1) -> Dynamics:
+        """Return the dynamics; k and m count the turns of D and G in a step, where there are turns."""
+        turns = {"k": k, "m": m} if self.turns else {}
+        return self.kind(game, discriminator, generator, **turns)
+
+
+DYNAMICS = {
+    "alternating": Scheme(Alternating, _in_turns, turns=True),
+    "simultaneous": Scheme(Simultaneous, _at_once),
+    "extragradient": Scheme(Extragradient, _looking_ahead),
+    "optimistic": Scheme(Simultaneous, _optimistic, optimistic=True),
+}

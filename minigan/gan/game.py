@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from minigan.data import Batch, as_batch
 from minigan.engine.autodiff import copy, grad
 from minigan.engine.device import as_array, may_look
 from minigan.engine.gradmode import no_grad
 from minigan.engine.tensor import Tensor
 from minigan.gan.objectives import NON_SATURATING, Objective
-from minigan.gan.penalties import Penalty
+from minigan.gan.penalties import Look, Penalty, Seen
 from minigan.nn import Module
 from minigan.ops.conv import weights_stay
 from minigan.ops.elementwise import raw
@@ -44,47 +47,100 @@ class Gradient(NamedTuple):
     losses: Losses
 
 
+def apply(network: Module, x: Tensor, given: Tensor | None) -> Tensor:
+    """Return what a network makes of samples or noise, under their conditions where it is a conditional one.
+
+    ValueError for a conditional network without conditions.
+    """
+    if not network.conditional:
+        return network(x)
+    if given is None:
+        raise ValueError(f"{type(network).__name__} is conditional, and these samples are given nothing")
+    return network(x, given)
+
+
 @dataclass
 class Game:
     """A generator G: z (N, latent) → samples, a discriminator D: samples → logits, and what they play for.
 
-    ``penalties`` are (penalty, weight) pairs added to D's loss; ``noise`` draws what a penalty needs at random.
+    ``penalties``, such as ``r1(1.0)``, are added to D's loss; ``noise`` draws what a penalty needs at random. Wherever
+    a minibatch is wanted, a :class:`minigan.data.Batch` carries conditions too, and a Tensor or an array has none.
+    TypeError for an objective or a penalty that is none.
     """
+
+    by_objective: ClassVar[bool] = True  # G descends the objective's own loss, plus terms
 
     generator: Module
     discriminator: Module
     objective: Objective = NON_SATURATING
-    penalties: tuple[tuple[Penalty, float], ...] = ()
+    penalties: Sequence[Penalty] = ()
     noise: Generator = field(default_factory=lambda: Generator(0, stream="penalty"))
 
-    def generate(self, z: Any) -> Tensor:
-        """Return G(z) as constants: what D sees when it is D's turn."""
+    def __post_init__(self) -> None:
+        self.penalties = tuple(self.penalties)
+        if not isinstance(self.objective, Objective):
+            raise TypeError(f"Game: an objective is one of minigan.gan.objectives, not {self.objective!r}")
+        for penalty in self.penalties:
+            if not isinstance(penalty, Penalty):
+                raise TypeError(f"Game: a penalty is one of minigan.gan.penalties, such as r1(1.0), not {penalty!r}")
+
+    # --- the networks -------------------------------------------------------------------------------------------------
+
+    def make(self, z: Tensor, given: Tensor | None = None) -> Tensor:
+        """Return G(z), or G(z | given)."""
+        return apply(self.generator, z, given)
+
+    def judge(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+        """Return D's logits of samples, or of samples under conditions."""
+        return apply(self.discriminator, x, given)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether a network of the game asks for conditions."""
+        return self.generator.conditional or self.discriminator.conditional
+
+    def generate(self, z: Any) -> Batch:
+        """Return G(z) as constants, with the conditions of z: what D sees when it is D's turn."""
+        z = as_batch(z)
         with no_grad():
-            return self.generator(z)
+            return Batch(self.make(*z), z.given)
+
+    # --- losses -------------------------------------------------------------------------------------------------------
 
     def discriminator_loss(self, real: Any, fake: Any) -> Losses:
         """Return L_D with its penalties on real (N, ...) and generated samples.
 
         Where ``fake`` has a graph, the loss is a function of G's parameters too: its derivatives see both players.
         """
-        real = Tensor(as_array(raw(real)), requires_grad=any(p.at_real for p, _ in self.penalties))
-        real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
+        real, fake = as_batch(real), as_batch(fake)
+        x = Tensor(as_array(raw(real.x)), requires_grad=any(penalty.at_real for penalty in self.penalties))
+        real_logits, fake_logits = self.judge(x, real.given), self.judge(*fake)
         loss = self.objective.discriminator(real_logits, fake_logits)
-        total = None
-        for penalty, weight in self.penalties:
-            term = penalty.apply(self.discriminator, real, fake, real_logits, weight, self.noise)
-            total = term if total is None else total + term
-        return Losses(loss if total is None else loss + total, real_logits, fake_logits, total)
+        if not self.penalties:
+            return Losses(loss, real_logits, fake_logits)
+        look = Look(
+            Seen(x, real_logits, partial(self.judge, given=real.given)),
+            Seen(fake.x, fake_logits, partial(self.judge, given=fake.given)),
+            self.discriminator.parameters(),
+            self.noise,
+        )
+        first, *others = (penalty.term(look) for penalty in self.penalties)
+        total = first
+        for term in others:
+            total = total + term
+        return Losses(loss + total, real_logits, fake_logits, total)
 
     def generator_loss(self, real: Any, z: Any) -> Losses:
         """Return L_G on noise z (N, latent); paired objectives compare with ``real`` samples, others take None."""
-        fake_logits = self.discriminator(self.generator(z))
-        real_logits = self.discriminator(real) if self.objective.paired else None
+        z = as_batch(z)
+        fake_logits = self.judge(self.make(*z), z.given)
+        real_logits = self.judge(*as_batch(real)) if self.objective.paired else None
         return Losses(self.objective.generator(real_logits, fake_logits), real_logits, fake_logits)
 
     def losses(self, real: Any, z: Any) -> tuple[Losses, Losses]:
         """Return (D's, G's) losses on one minibatch, both as functions of both players' parameters."""
-        d = self.discriminator_loss(real, self.generator(z))
+        z = as_batch(z)
+        d = self.discriminator_loss(real, Batch(self.make(*z), z.given))
         return d, Losses(self.objective.generator(d.real_logits, d.fake_logits), d.real_logits, d.fake_logits)
 
     # --- gradients: what each player descends -------------------------------------------------------------------------
@@ -94,7 +150,7 @@ class Game:
         with weights_stay():
             fake = self.generate(z)
             found = self.discriminator_loss(real, fake)
-            require_finite("D", found, fake)
+            require_finite("D", found, fake.x)
             return Gradient(grad(found.loss, self.discriminator.parameters()), found.detach())
 
     def generator_gradient(self, real: Any, z: Any) -> Gradient:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 
 from minigan.nn import (
     Activation,
@@ -93,7 +95,7 @@ def mlp(
 
 
 def dress(
-    discriminator: Sequential,
+    discriminator: Module,
     *,
     seed: int = 0,
     pack: int = 1,
@@ -104,32 +106,65 @@ def dress(
     discrimination: int = 0,
     dropout: float = 0.0,
 ) -> Sequential:
-    """Return a discriminator that ends in a Dense layer with other layers around and between its own.
+    """Return a discriminator with other layers around and between its own, inside of blocks too.
 
     ``pack`` joins samples and ``noise`` blurs them on the way in (the discriminator must be made for packed samples);
     ``dropout`` follows every activation; statistics of the batch (``stddev``, or ``discrimination`` kernels) join what
     the last layer reads; ``spectral_norm`` (and whether ``exact``) is put around every layer with weights. ``seed``
-    starts what is random.
+    starts what is random. TypeError for statistics of a batch in a network that does not end in a Dense layer.
     """
-    *layers, last = discriminator.layers
+    if dropout:
+        discriminator = discriminator.rebuilt(_Dropping(dropout, seed))
+    if stddev or discrimination:
+        discriminator = _with_statistics(discriminator, stddev, discrimination)
+    if spectral_norm:
+        discriminator = discriminator.rebuilt(partial(_normalised, exact))
+    front: list[Module] = [*([InstanceNoise(noise, seed=seed)] if noise else []), *([Pack(pack)] if pack > 1 else [])]
+    return Sequential(*front, *(discriminator.layers if isinstance(discriminator, Sequential) else [discriminator]))
+
+
+class _Dropped(Sequential):
+    """An activation and its dropout."""
+
+
+class _Dropping:
+    """What puts a Dropout behind every activation; its seed follows from the activation's number among all layers."""
+
+    def __init__(self, p: float, seed: int) -> None:
+        self.p, self.seed, self.layers = p, seed, 0
+
+    def __call__(self, module: Module) -> Module:
+        """Return an activation with its dropout, and a Sequential with the pairs in it laid flat."""
+        if isinstance(module, Sequential):
+            flat = (list(layer.layers) if isinstance(layer, _Dropped) else [layer] for layer in module.layers)
+            return Sequential(*itertools.chain.from_iterable(flat))
+        if not any(True for _ in module.children()):
+            self.layers += 1
+        if not isinstance(module, Activation):
+            return module
+        return _Dropped(module, Dropout(self.p, seed=(self.seed + self.layers * 2**32) % 2**64))
+
+
+def _normalised(exact: bool, module: Module) -> Module:
+    """Return a layer with weights under spectral norm, once, and other modules as they are."""
+    if isinstance(module, SpectralNorm) and isinstance(module.layer, SpectralNorm):  # its layer was met before it
+        return SpectralNorm(module.layer.layer, module.exact)
+    return SpectralNorm(module, exact) if isinstance(module, Weighted) else module
+
+
+def _with_statistics(discriminator: Module, stddev: bool, kernels: int) -> Sequential:
+    """Return a Sequential whose last layer, a Dense one, also reads statistics of the batch."""
+    *layers, last = discriminator.layers if isinstance(discriminator, Sequential) else [discriminator]
     if not isinstance(last, Dense):
         raise TypeError(f"dress: a discriminator ends in a Dense layer, not {last!r}")
-    made: list[Module] = [*([InstanceNoise(noise, seed=seed)] if noise else []), *([Pack(pack)] if pack > 1 else [])]
-    for number, layer in enumerate(layers):
-        made.append(layer)
-        if dropout and isinstance(layer, Activation):
-            made.append(Dropout(dropout, seed=(seed + (number + 1) * 2**32) % 2**64))
     size = last.w.shape[0]
     if stddev:
-        made.append(MinibatchStddev())
+        layers.append(MinibatchStddev())
         size += 1
-    if discrimination:
-        made.append(MinibatchDiscrimination(size, discrimination))
-        size += discrimination
-    made.append(Dense(size, last.w.shape[1], last.b is not None))
-    if spectral_norm:
-        made = [SpectralNorm(layer, exact) if isinstance(layer, Weighted) else layer for layer in made]
-    return Sequential(*made)
+    if kernels:
+        layers.append(MinibatchDiscrimination(size, kernels))
+        size += kernels
+    return Sequential(*layers, Dense(size, last.w.shape[1], last.b is not None))
 
 
 MODELS: dict[str, Callable[..., Pair]] = {"dcgan": dcgan, "mlp": mlp}

@@ -27,6 +27,7 @@ class Objective(ABC):
     formula: str
     source: str
     equilibrium: tuple[float | None, float | None]  # (L_D, L_G) where the generated distribution is the real one
+    absolute: bool = True  # whether a logit means something by itself: no constant may be added to all of them
     paired: ClassVar[bool] = False  # whether the generator's loss needs the real logits too
 
     @abstractmethod
@@ -126,7 +127,9 @@ def smoothed(objective: Objective, label: float = 0.9) -> Smoothed:
     if not 0.5 < label <= 1:
         raise ValueError(f"a smoothed label must be in (0.5, 1], not {label}")
     formula = f"{objective.formula}, a real sample counted as real by {label:g}"
-    return Smoothed(objective.name, formula, "arXiv:1606.03498", (None, None), base=objective, label=label)
+    return Smoothed(
+        objective.name, formula, "arXiv:1606.03498", (None, None), objective.absolute, base=objective, label=label
+    )
 
 
 def _signed(sign: float, loss: Tensor) -> Tensor:
@@ -202,6 +205,7 @@ WASSERSTEIN = Separable(
     "L_D = E_q s − E_p s;  L_G = −E_q s",
     "arXiv:1701.07875",
     (0.0, None),
+    absolute=False,
     real="linear",
     real_sign=-1.0,
     fake="linear",

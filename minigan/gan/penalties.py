@@ -1,14 +1,16 @@
 """Penalties, most of them functions of ∇ₓD(x), so that their own gradient is a derivative through a derivative.
 
 The gradient of Σ s over a batch with respect to its images holds each sample's own ∇ₓs, as long as D treats samples one
-by one (batch norm in D does not: the penalties then see the batch's mixture, as in every library).
+by one. (Batch norm in D does not: the penalties then see the batch's mixture, as in every library.)
+
+A new penalty is one row: a rule from what D saw to a number, with its formula, its source and its usual weight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from minigan.engine.autodiff import grad
 from minigan.engine.device import as_array
@@ -18,7 +20,72 @@ from minigan.ops import flatten_samples, mean, relu, reshape, sqrt, square, sum,
 from minigan.ops.elementwise import raw
 from minigan.random import Generator
 
-Discriminator = Callable[[Tensor], Tensor]
+Critic = Callable[[Tensor], Tensor]
+
+
+class Seen(NamedTuple):
+    """Samples x (N, ...) as D saw them, their logits, and the critic: D as a function of samples alone.
+
+    In a conditional game the critic judges what it is shown under the conditions of these samples.
+    """
+
+    x: Tensor
+    logits: Tensor
+    critic: Critic
+
+
+class Look(NamedTuple):
+    """All that a penalty may use: real and generated samples, D's parameters, and noise to draw from."""
+
+    real: Seen
+    fake: Seen
+    parameters: Sequence[Tensor] = ()
+    noise: Generator | None = None
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """A term that D descends beside its loss: ``weight`` · ``factor`` · ``rule(look)``. ``r1(5.0)`` is r1 of weight 5.
+
+    ``at_real``: whether the rule differentiates D's logits at the real samples themselves, which then require grad.
+    """
+
+    name: str
+    formula: str
+    source: str
+    rule: Callable[[Look], Tensor]
+    weight: float = 1.0
+    factor: float = 1.0
+    at_real: bool = False
+
+    def __call__(self, weight: float) -> Penalty:
+        """Return the same penalty with another weight; ValueError for one below 0."""
+        if not weight >= 0:
+            raise ValueError(f"{self.name}: a weight is a number >= 0, not {weight}")
+        return replace(self, weight=weight)
+
+    def term(self, look: Look) -> Tensor:
+        """Return what D's loss grows by, of shape ()."""
+        return self.rule(look) * (self.weight * self.factor)
+
+    def of(
+        self,
+        critic: Critic,
+        real: Any,
+        fake: Any = None,
+        *,
+        noise: Generator | None = None,
+        parameters: Sequence[Tensor] = (),
+    ) -> Tensor:
+        """Return the term for a critic from samples to logits, outside a game: real and fake samples (N, ...)."""
+        real = _variable(real) if self.at_real else _constant(real)
+        fake = real if fake is None else _constant(fake)
+        seen = [Seen(x, critic(x), critic) for x in (real, fake)]
+        return self.term(Look(seen[0], seen[1], parameters, noise))
+
+
+def _constant(x: Any) -> Tensor:
+    return x if isinstance(x, Tensor) else Tensor(as_array(x))
 
 
 def _variable(x: Any) -> Tensor:
@@ -26,98 +93,69 @@ def _variable(x: Any) -> Tensor:
     return x if isinstance(x, Tensor) and x.requires_grad else Tensor(as_array(raw(x)), requires_grad=True)
 
 
-def squared_norms(discriminator: Discriminator, x: Tensor, logits: Tensor | None = None) -> Tensor:
+def squared_norms(critic: Critic, x: Tensor, logits: Tensor | None = None) -> Tensor:
     """Return ‖∇ₓ s(x)‖² for every logit; ``x`` requires grad, ``logits`` are D(x) where they exist already.
 
     That is (N,), a number a sample, or (N/m,) where D judges packs of m that follow each other (PacGAN).
     """
     with enable_grad():  # a penalty can be watched inside no_grad too
-        logits = discriminator(x) if logits is None else logits
+        logits = critic(x) if logits is None else logits
         slope = grad(sum(logits), x, create_graph=True)
     squares = sum(square(flatten_samples(slope)), axis=1)
     packs = logits.shape[0]
     return squares if packs == len(squares) else sum(reshape(squares, (packs, len(squares) // packs)), axis=1)
 
 
-def r1(
-    discriminator: Discriminator, real: Any, fake: Any = None, *, gamma: float = 1.0, logits: Tensor | None = None
-) -> Tensor:
-    """R1 = (γ/2) E_p ‖∇ₓ s(x)‖² (1801.04406, section 4.1; our γ includes the ½).
-
-    ``real`` (N, ...) holds real samples. ``logits`` saves a forward pass where D(real) was computed from a ``real``
-    that requires grad.
-    """
-    x = _variable(real)
-    return mean(squared_norms(discriminator, x, logits)) * (gamma / 2)
+def _norms(critic: Critic, x: Tensor) -> Tensor:
+    """Return ‖∇ₓ s(x)‖₂ for every logit, with a gradient of 0 at 0, where none exists."""
+    tiny = 1e-30 if x.dtype == "float64" else 1e-12  # keeps √ differentiable at 0, and below rounding elsewhere
+    return sqrt(squared_norms(critic, x) + tiny)
 
 
-def r2(discriminator: Discriminator, real: Any, fake: Any, *, gamma: float = 1.0) -> Tensor:
-    """R2 = (γ/2) E_q ‖∇ₓ s(x)‖², on generated samples (N, ...) (1801.04406)."""
-    return mean(squared_norms(discriminator, _variable(fake))) * (gamma / 2)
+def _drawn(look: Look) -> Generator:
+    if look.noise is None:
+        raise ValueError("a penalty that draws at random needs noise: a Generator")
+    return look.noise
 
 
-def wgan_gp(
-    discriminator: Discriminator, real: Any, fake: Any, *, generator: Generator, weight: float = 10.0
-) -> Tensor:
-    """WGAN-GP = λ E (‖∇s(x̂)‖₂ − 1)², x̂ = εx + (1 − ε)G(z), ε ~ U[0, 1) for each sample (1704.00028).
-
-    ``real`` and ``fake`` have one shape (N, ...); ``generator`` draws ε. The norm is that of every logit: of a sample,
-    or of a pack, whose samples are mixed each by its own ε. Its gradient at ∇s = 0 does not exist; it is taken as 0.
-    """
-    return mean(square(_norms(discriminator, _mixed("wgan_gp", real, fake, generator)) - 1.0)) * weight
-
-
-def _mixed(name: str, real: Any, fake: Any, generator: Generator) -> Tensor:
+def _mixed(look: Look) -> Tensor:
     """Return x̂ = εx + (1 − ε)G(z), ε ~ U[0, 1) for each sample."""
-    a, b = (x if isinstance(x, Tensor) else Tensor(as_array(x)) for x in (real, fake))
+    a, b = look.real.x, look.fake.x
     if a.shape != b.shape:
-        raise ValueError(f"{name}: real {a.shape} and fake {b.shape} samples are mixed and need one shape")
-    epsilon = generator.uniform((a.shape[0], *[1] * (a.ndim - 1)), dtype=a.dtype)
+        raise ValueError(f"real {a.shape} and fake {b.shape} samples are mixed and need one shape")
+    epsilon = _drawn(look).uniform((a.shape[0], *[1] * (a.ndim - 1)), dtype=a.dtype)
     return _variable(epsilon * a + (1 - epsilon) * b)
 
 
-def _norms(discriminator: Discriminator, x: Tensor) -> Tensor:
-    """Return ‖∇ₓ s(x)‖₂ for every sample, (N,), with a gradient of 0 where it is 0 and none exists."""
-    tiny = 1e-30 if x.dtype == "float64" else 1e-12  # keeps √ differentiable at 0, and below rounding elsewhere
-    return sqrt(squared_norms(discriminator, x) + tiny)
+# --- the rules --------------------------------------------------------------------------------------------------------
+
+SPREAD = 0.5  # DRAGAN's noise, in standard deviations of the data
 
 
-def lp(discriminator: Discriminator, real: Any, fake: Any, *, generator: Generator, weight: float = 10.0) -> Tensor:
-    """One-sided WGAN-LP = λ E max(0, ‖∇s(x̂)‖₂ − 1)², x̂ as in :func:`wgan_gp` (1709.08894): only too steep costs."""
-    norms = _norms(discriminator, _mixed("lp", real, fake, generator))
-    return mean(square(relu(norms - 1.0))) * weight
+def _r1(look: Look) -> Tensor:
+    return mean(squared_norms(look.real.critic, look.real.x, look.real.logits))
 
 
-def dragan(
-    discriminator: Discriminator,
-    real: Any,
-    fake: Any = None,
-    *,
-    generator: Generator,
-    weight: float = 10.0,
-    spread: float = 0.5,
-) -> Tensor:
-    """DRAGAN = λ E (‖∇s(x + δ)‖₂ − 1)² near real samples (N, ...), in every direction from them (1705.07215).
-
-    δ ~ N(0, (spread·std)²) in every entry, std the standard deviation of all entries of ``real``; ``generator`` draws
-    it.
-    """
-    x = real if isinstance(real, Tensor) else Tensor(as_array(real))
-    delta = generator.normal(x.shape, dtype=x.dtype) * (sqrt(var(x)) * spread)
-    return mean(square(_norms(discriminator, _variable(x + delta)) - 1.0)) * weight
+def _r2(look: Look) -> Tensor:
+    return mean(squared_norms(look.fake.critic, _variable(look.fake.x)))
 
 
-def weight_decay(parameters: Sequence[Tensor], *, weight: float = 1e-4) -> Tensor:
-    """(λ/2) ‖θ‖² over all of ``parameters``: its gradient is λθ."""
-    return squared_norm(parameters) * (weight / 2)
+def _wgan_gp(look: Look) -> Tensor:
+    return mean(square(_norms(look.real.critic, _mixed(look)) - 1.0))
 
 
-def nagarajan_kolter(value: Tensor, parameters: Sequence[Tensor], *, eta: float = 0.5) -> Tensor:
-    """η ‖∇_{θ_D} V‖², which G adds to its loss (1706.04156): ``value`` is V (or −V), ``parameters`` are D's.
+def _lp(look: Look) -> Tensor:
+    return mean(square(relu(_norms(look.real.critic, _mixed(look)) - 1.0)))
 
-    A gradient through a gradient with respect to D's weights.
-    """
-    return eta * squared_norm(grad(value, list(parameters), create_graph=True, materialize_grads=True))
+
+def _dragan(look: Look) -> Tensor:
+    x = look.real.x
+    delta = _drawn(look).normal(x.shape, dtype=x.dtype) * (sqrt(var(x)) * SPREAD)
+    return mean(square(_norms(look.real.critic, _variable(x + delta)) - 1.0))
+
+
+def _weight_decay(look: Look) -> Tensor:
+    return squared_norm(look.parameters)
 
 
 def squared_norm(parts: Sequence[Tensor]) -> Tensor:
@@ -128,48 +166,35 @@ def squared_norm(parts: Sequence[Tensor]) -> Tensor:
     return total
 
 
-@dataclass(frozen=True)
-class Penalty:
-    """A penalty as the game uses it: name, formula, source, and which samples it differentiates at."""
+def nagarajan_kolter(value: Tensor, parameters: Sequence[Tensor], *, eta: float = 0.5) -> Tensor:
+    """η ‖∇_{θ_D} V‖², which G adds to its loss (1706.04156): ``value`` is V (or −V), ``parameters`` are D's.
 
-    name: str
-    formula: str
-    source: str
-    at_real: bool
-    apply: Callable[..., Tensor]
+    A gradient through a gradient with respect to D's weights.
+    """
+    return eta * squared_norm(grad(value, list(parameters), create_graph=True, materialize_grads=True))
 
 
-def _apply_r1(discriminator: Any, real: Tensor, fake: Tensor, logits: Tensor, weight: float, _: Any) -> Tensor:
-    return r1(discriminator, real, gamma=weight, logits=logits)
+# --- the table: γ of R1 and R2 includes the ½; x̂ = εx + (1 − ε)G(z); δ ~ N(0, (½ std x)²) in every direction ----------
+
+r1 = Penalty("r1", "(γ/2) E_p ‖∇ₓs‖²", "arXiv:1801.04406, section 4.1", _r1, factor=0.5, at_real=True)
+r2 = Penalty("r2", "(γ/2) E_q ‖∇ₓs‖²", "arXiv:1801.04406, section 4.1", _r2, factor=0.5)
+wgan_gp = Penalty("wgan-gp", "γ E (‖∇s(x̂)‖₂ − 1)²", "arXiv:1704.00028", _wgan_gp, weight=10.0)
+lp = Penalty("lp", "γ E max(0, ‖∇s(x̂)‖₂ − 1)²", "arXiv:1709.08894", _lp, weight=10.0)
+dragan = Penalty("dragan", "γ E (‖∇s(x + δ)‖₂ − 1)²", "arXiv:1705.07215", _dragan, weight=10.0)
+weight_decay = Penalty("weight-decay", "(γ/2) ‖θ_D‖²", "Krogh and Hertz 1991", _weight_decay, weight=1e-4, factor=0.5)
+
+PENALTIES: dict[str, Penalty] = {p.name: p for p in (r1, r2, wgan_gp, lp, dragan, weight_decay)}
+NONE = "none"
 
 
-def _apply_r2(discriminator: Any, real: Tensor, fake: Tensor, logits: Tensor, weight: float, _: Any) -> Tensor:
-    return r2(discriminator, real, fake, gamma=weight)
+def parse(text: str, weight: float) -> tuple[Penalty, ...]:
+    """Return the penalties that a text such as ``r1+r2`` names, all of one weight; none for ``none``.
 
-
-def _apply_decay(discriminator: Any, real: Tensor, fake: Tensor, logits: Tensor, weight: float, _: Any) -> Tensor:
-    return weight_decay(discriminator.parameters(), weight=weight)
-
-
-def _drawing(penalty: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a penalty that draws at random as the game calls it."""
-
-    def apply(
-        discriminator: Any, real: Tensor, fake: Tensor, logits: Tensor, weight: float, generator: Generator
-    ) -> Tensor:
-        return penalty(discriminator, real, fake, generator=generator, weight=weight)
-
-    return apply
-
-
-PENALTIES = {
-    p.name: p
-    for p in (
-        Penalty("r1", "(γ/2) E_p ‖∇ₓs‖²", "arXiv:1801.04406", True, _apply_r1),
-        Penalty("r2", "(γ/2) E_q ‖∇ₓs‖²", "arXiv:1801.04406", False, _apply_r2),
-        Penalty("wgan-gp", "γ E (‖∇s(x̂)‖₂ − 1)²", "arXiv:1704.00028", False, _drawing(wgan_gp)),
-        Penalty("lp", "γ E max(0, ‖∇s(x̂)‖₂ − 1)²", "arXiv:1709.08894", False, _drawing(lp)),
-        Penalty("dragan", "γ E (‖∇s(x + δ)‖₂ − 1)²", "arXiv:1705.07215", False, _drawing(dragan)),
-        Penalty("weight-decay", "(γ/2) ‖θ_D‖²", "Krogh and Hertz 1991", False, _apply_decay),
-    )
-}
+    ValueError for a name that is not in the table.
+    """
+    if text == NONE:
+        return ()
+    for name in text.split("+"):
+        if name not in PENALTIES:
+            raise ValueError(f"unknown penalty {name!r}: choose from {', '.join([*PENALTIES, NONE])}")
+    return tuple(PENALTIES[name](weight) for name in text.split("+"))

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from minigan.data import Dataset, batch_indices
-from minigan.engine.device import allow_tf32, sizes_told, to_device, to_numpy
+from minigan.data import Batch, Dataset, batch_indices
+from minigan.engine.device import allow_tf32, device_of, sizes_told, to_device, to_numpy
 from minigan.engine.gradmode import no_grad
 from minigan.engine.tensor import Tensor
-from minigan.gan.captured import CapturedStep
 from minigan.gan.dynamics import Alternating, Dynamics, Step
 from minigan.gan.events import CheckpointDue, Event, Every, Picture, Row, SpectrumDue, Stepped
-from minigan.gan.game import Diverged, Game
+from minigan.gan.game import Diverged, Game, apply
 from minigan.gan.objectives import DEAD, slopes
 from minigan.gan.player import MakeOptimizer, Movement, Player, make_players, part
+from minigan.gan.replay import CapturedStep, Replayed
 from minigan.nn import BatchNorm, InstanceNoise, Module
 from minigan.random import Generator
 
@@ -50,11 +50,15 @@ class Trainer:
         self.game, self.data, self.every = game, data, every
         self.latent, self.batch, self.seed, self.goal, self.tf32 = latent, batch, seed, goal, tf32
         if not isinstance(players, Dynamics):
-            players = Alternating(game, *make_players(game, players))
+            both = make_players(game, players)
+            players = Alternating(Replayed(game) if both[0].device == "cpu" else game, *both)
         self.dynamics = players
         self.device = self.generator.device
-        self.samples = to_device(data.samples, self.device)
-        self.noise = {name: Generator(seed, stream=name, device=self.device) for name in ("latent-D", "latent-G")}
+        self._near = data.to(self.device)
+        if game.conditional and not data.conditions:
+            raise ValueError(f"the networks are conditional, but {data.name} has no labels and no attributes")
+        streams = ("latent-D", "latent-G", *(("condition",) if game.conditional else ()))
+        self.noise = {name: Generator(seed, stream=name, device=self.device) for name in streams}
         self.noise["penalty"] = game.noise
         self.fade = fade
         self._rates = [player.optimizer.lr for player in self._players().values()]
@@ -143,7 +147,7 @@ class Trainer:
         """Move the players once; ``rows`` (k, batch) of the data are D's minibatches."""
         batches = iter(rows)
         return self.dynamics.step(
-            lambda: Tensor(self.samples[next(batches)]),
+            lambda: self._near.batch(next(batches), given=self.game.conditional),
             lambda: self._latent(self.noise["latent-D"]),
             lambda: self._latent(self.noise["latent-G"]),
         )
@@ -160,8 +164,15 @@ class Trainer:
             if name != "movement" and not np.isfinite(array).all():
                 raise Diverged(f"step {self.steps}: {name} is not finite")
 
-    def _latent(self, generator: Generator) -> Tensor:
-        return generator.normal((self.batch, self.latent))
+    def _latent(self, generator: Generator) -> Batch:
+        """Return noise for a minibatch, under conditions that are drawn as often as they are in the data."""
+        z = generator.normal((self.batch, self.latent))
+        return Batch(z, self._conditions(self.noise["condition"], self.batch) if self.game.conditional else None)
+
+    def _conditions(self, noise: Generator, count: int) -> Tensor | None:
+        """Return the conditions (count, K) of samples of the data that ``noise`` picks."""
+        where = noise.uniform(count, dtype=np.float64).data * len(self.data)
+        return self.data.to(device_of(where)).given(where.astype(np.int64))
 
     @np.errstate(all="ignore")
     def metrics(self, step: Step) -> dict[str, float]:
@@ -215,20 +226,33 @@ class Trainer:
                 norm.momentum = 1.0
             with no_grad():
                 noise = Generator(self.seed, stream="sample", device=device)
-                generator.train()(noise.normal((STANDING, self.latent)))
+                z = noise.normal((STANDING, self.latent))
+                apply(generator.train(), z, self._given(STANDING, None))
         return generator.eval()
 
+    def _given(self, count: int, given: np.ndarray | None, seed: int = 0) -> Tensor | None:
+        """Return the conditions of samples: those asked for, or drawn from the data; None where G takes none."""
+        if not self.game.generator.conditional:
+            return None
+        if given is not None:
+            return Tensor(to_device(np.asarray(given, np.float32), self.samples_device))
+        return self._conditions(Generator(seed, stream="condition", step=2**31, device=self.samples_device), count)
+
     @np.errstate(all="ignore")
-    def sample(self, count: int, seed: int | None = None) -> np.ndarray:
-        """Return ``count`` samples (count, ...) of the averaged generator, the same for the same seed and weights."""
+    def sample(self, count: int, seed: int | None = None, given: np.ndarray | None = None) -> np.ndarray:
+        """Return ``count`` samples (count, ...) of the averaged generator, the same for the same seed and weights.
+
+        A conditional generator takes ``given`` (count, K), or conditions that are drawn from the data.
+        """
         seed = self.seed if seed is None else seed
         with no_grad(), sizes_told(self.device), allow_tf32(self.tf32):
             generator = self.averaged_generator()
             noise = Generator(seed, stream="sample", step=1, device=self.samples_device)
-            parts = [
-                to_numpy(generator(noise.normal((min(500, count - start), self.latent))).data)
-                for start in range(0, count, 500)
-            ]
+            conditions, parts = self._given(count, given, seed), []
+            for start in range(0, count, 500):
+                z = noise.normal((min(500, count - start), self.latent))
+                here = None if conditions is None else conditions[start : start + 500]
+                parts.append(to_numpy(apply(generator, z, here).data))
         return np.concatenate(parts) if parts else np.empty((0, *self.data.shape), np.float32)
 
     # --- state --------------------------------------------------------------------------------------------------------

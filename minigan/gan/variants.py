@@ -7,13 +7,14 @@ its turn follows. Where only G's loss is another, :class:`ForGenerator` takes it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
+from minigan.data import Batch, as_batch
 from minigan.engine.autodiff import grad
 from minigan.engine.gradmode import no_grad
-from minigan.engine.tensor import Tensor
 from minigan.gan.game import Game, Gradient, Losses
 from minigan.gan.penalties import nagarajan_kolter, squared_norm
 from minigan.nn import Sequential
@@ -52,17 +53,19 @@ class Consensus(Game):
 class ForGenerator(Game):
     """A game in which G descends another loss, a function of both players' parameters; D descends its own."""
 
-    def loss_of_generator(self, real: Any, fake: Tensor) -> Losses:
+    def loss_of_generator(self, real: Batch, fake: Batch) -> Losses:
         """Return what G descends on real and generated samples, which have their graph."""
         raise NotImplementedError
 
     def generator_loss(self, real: Any, z: Any) -> Losses:
         """Return what G descends on noise z (N, latent)."""
-        return self.loss_of_generator(real, self.generator(z))
+        z = as_batch(z)
+        return self.loss_of_generator(as_batch(real), Batch(self.make(*z), z.given))
 
     def losses(self, real: Any, z: Any) -> tuple[Losses, Losses]:
         """Return (D's own, G's changed) losses on one minibatch."""
-        fake = self.generator(z)
+        real, z = as_batch(real), as_batch(z)
+        fake = Batch(self.make(*z), z.given)
         return self.discriminator_loss(real, fake), self.loss_of_generator(real, fake)
 
 
@@ -72,9 +75,9 @@ class NagarajanKolter(ForGenerator):
 
     eta: float = 0.5
 
-    def loss_of_generator(self, real: Any, fake: Tensor) -> Losses:
+    def loss_of_generator(self, real: Batch, fake: Batch) -> Losses:
         """Return L_G + η‖∇_{θ_D} V‖²."""
-        logits = self.discriminator(real), self.discriminator(fake)
+        logits = self.judge(*real), self.judge(*fake)
         value = self.objective.discriminator(*logits)
         term = nagarajan_kolter(value, self.discriminator.parameters(), eta=self.eta)
         return Losses(self.objective.generator(*logits) + term, *logits)
@@ -90,7 +93,7 @@ class Unrolled(ForGenerator):
     unroll: int = 5
     rate: float = 1e-2
 
-    def loss_of_generator(self, real: Any, fake: Tensor) -> Losses:
+    def loss_of_generator(self, real: Batch, fake: Batch) -> Losses:
         """Return L_G as D will see it K steps on, with the logits of D as it is."""
         now = found = self.discriminator_loss(real, fake)
         ahead, parameters = self.discriminator, self.discriminator.parameters()
@@ -111,23 +114,37 @@ class FeatureMatching(ForGenerator):
     D is a Sequential, whose layers up to ``layer`` (from the end, without it) are f.
     """
 
+    by_objective: ClassVar[bool] = False
+
     layer: int = -1
 
-    def loss_of_generator(self, real: Any, fake: Tensor) -> Losses:
+    def loss_of_generator(self, real: Batch, fake: Batch) -> Losses:
         """Return the squared distance of the mean features."""
         if not isinstance(self.discriminator, Sequential):
             raise TypeError(f"FeatureMatching: D must be Sequential, not {type(self.discriminator).__name__}")
         features = Sequential(*self.discriminator.layers[: self.layer])
         rest = Sequential(*self.discriminator.layers[self.layer :])
-        on_real, on_fake = features(real), features(fake)
+        on_real, on_fake = features(real.x), features(fake.x)
         gap = mean(flatten_samples(on_real), axis=0) - mean(flatten_samples(on_fake), axis=0)
         return Losses(sum(square(gap)), rest(on_real), rest(on_fake))
 
 
-RULES: dict[str, type[Game]] = {
-    "consensus": Consensus,
-    "nagarajan-kolter": NagarajanKolter,
-    "unrolled": Unrolled,
-    "feature-matching": FeatureMatching,
+@dataclass(frozen=True)
+class Variant:
+    """A kind of game by name: which settings of a run its fields take, {field: setting}.
+
+    ``twice``: whether it differentiates D's gradient again, which wants second derivatives of all that is in D.
+    """
+
+    kind: type[Game]
+    takes: Mapping[str, str] = field(default_factory=dict)
+    twice: bool = False
+
+
+VARIANTS = {
+    "consensus": Variant(Consensus, {"strength": "rule_weight"}, twice=True),
+    "nagarajan-kolter": Variant(NagarajanKolter, {"eta": "rule_weight"}, twice=True),
+    "unrolled": Variant(Unrolled, {"unroll": "unroll", "rate": "lr_d"}, twice=True),
+    "feature-matching": Variant(FeatureMatching),
+    "none": Variant(Game),
 }
-TWICE = ("consensus", "nagarajan-kolter", "unrolled")  # the rules that differentiate D's gradient again

@@ -16,7 +16,6 @@ from minigan.gan.events import Event, Picture, Row
 from minigan.gan.game import Game
 from minigan.gan.objectives import Objective
 from minigan.gan.player import WINDOW
-from minigan.gan.variants import FeatureMatching
 from minigan.lab.metrics import nearest_neighbour_labels
 from minigan.random import Generator
 
@@ -141,25 +140,36 @@ def _vanishing(rows: Columns) -> str | None:
     )
 
 
-RULES: dict[str, Callable[[Columns], str | None]] = {
-    "D too strong": _too_strong,
-    "G saturated": _saturated,
-    "cycling": _cycling,
-    "exploding gradient": _exploding,
-    "vanishing gradient": _vanishing,
+@dataclass(frozen=True)
+class Symptom:
+    """A kind of trouble: the rule that looks for it in rows of metrics, and what others need to know of it.
+
+    ``rule`` is None where samples show it, not rows. ``panel`` names the curve that it is drawn on, ``always`` whether
+    it is reported however short it was. ``means`` says whether the rule means anything in a game.
+    """
+
+    rule: Callable[[Columns], str | None] | None
+    panel: str
+    always: bool = False
+    means: Callable[[Objective, type[Game]], bool] = lambda objective, game: True
+
+
+SYMPTOMS = {
+    # without an absolute zero of the logits, D's accuracy means nothing
+    "D too strong": Symptom(_too_strong, "accuracy", means=lambda objective, game: objective.absolute),
+    # where G descends another loss, the slope of the objective's in the logits means nothing
+    "G saturated": Symptom(_saturated, "gradient", means=lambda objective, game: game.by_objective),
+    "cycling": Symptom(_cycling, "movement"),
+    "exploding gradient": Symptom(_exploding, "movement", always=True),
+    "vanishing gradient": Symptom(_vanishing, "gradient"),
+    "mode collapse": Symptom(None, "variety", always=True),
 }
 COLUMNS = ("accuracy_real", "accuracy_fake", "slope_g", "dead_g", "turn", "progress", "grad_norm_d", "grad_norm_g")
 
 
 def silent(objective: Objective, game: type[Game]) -> set[str]:
-    """Return the rules that have nothing to say of a game.
-
-    D's accuracy means nothing where a constant may be added to all logits (Wasserstein), and the slope of G's loss in
-    the logits nothing where G descends another one (feature matching).
-    """
-    return ({"D too strong"} if objective.name == "wasserstein" else set()) | (
-        {"G saturated"} if game is FeatureMatching else set()
-    )
+    """Return the symptoms that mean nothing in a game."""
+    return {name for name, symptom in SYMPTOMS.items() if not symptom.means(objective, game)}
 
 
 def look_at(rows: Sequence[dict[str, float]] | Columns, but: Collection[str] = ()) -> Iterator[Finding]:
@@ -169,9 +179,8 @@ def look_at(rows: Sequence[dict[str, float]] | Columns, but: Collection[str] = (
     last = {name: column[-WINDOW:] for name, column in rows.items()}
     if not last or len(last["step"]) < WINDOW // 4:
         return
-    for kind, rule in RULES.items():
-        sentence = None if kind in but else rule(last)
-        if sentence:
+    for kind, symptom in SYMPTOMS.items():
+        if symptom.rule is not None and kind not in but and (sentence := symptom.rule(last)):
             yield Finding(int(last["step"][-1]), kind, sentence)
 
 
@@ -203,7 +212,7 @@ def watched(events: Iterable[Event], data: Dataset, until: int, but: Collection[
             rows = [*rows[1 - WINDOW :], event.values]
             found = list(look_at(rows, but))
         elif isinstance(event, Picture):
-            seen = variety(event.samples, data.samples, data.labels, data.centres)
+            seen = variety(event.samples, data.reference(), data.labels, data.centres)
             yield Varied(event.step, seen)
             collapse = look_at_variety(seen, event.step, until)
             found = [collapse] if collapse else []
@@ -241,9 +250,14 @@ def spells(
             elif before:
                 done.append(open_spells.pop(kind))
 
+    in_rows = [kind for kind, symptom in SYMPTOMS.items() if symptom.rule]
     for end in range(1, len(metrics.get("step", ())) + 1):
         part = {name: column[max(0, end - WINDOW) : end] for name, column in metrics.items()}
-        note({finding.kind: finding for finding in look_at(part, but)}, int(part["step"][-1]), list(RULES))
+        note(
+            {finding.kind: finding for finding in look_at(part, but)},
+            int(part["step"][-1]),
+            in_rows,
+        )
     for step, found in varieties:
         finding = look_at_variety(found, step, steps)
         note({finding.kind: finding} if finding else {}, step, ["mode collapse"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from minigan.data import as_batch
 from minigan.engine.autodiff import grad
 from minigan.engine.gradmode import no_grad
 from minigan.gan.dynamics import Draw, Dynamics, Step
@@ -27,6 +28,7 @@ class Evolution(Dynamics):
     ``gradients`` all gradient evaluations so far.
     """
 
+    game: Game
     k: int = 1
     diversity: float = 0.05
     mutations: tuple[Objective, ...] = MUTATIONS
@@ -74,8 +76,8 @@ class Evolution(Dynamics):
         """Return (E σ(D(G(z))), −γ log ‖∇_{θ_D} L_D‖): how real samples look, and how little D is pushed by them."""
         fake = self.game.generate(z)
         with no_grad():
-            quality = mean(sigmoid(self.game.discriminator(fake))).item()
-        loss = self.game.objective.discriminator(self.game.discriminator(real), self.game.discriminator(fake))
+            quality = mean(sigmoid(self.game.judge(*fake))).item()
+        loss = self.game.objective.discriminator(self.game.judge(*as_batch(real)), self.game.judge(*fake))
         norm = squared_norm(grad(loss, self.game.discriminator.parameters())).item()
         return quality, -self.diversity * 0.5 * float(np.log(max(norm, 1e-30)))
 

@@ -15,17 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from minigan.data import Batch, as_batch
 from minigan.engine.autodiff import backward
 from minigan.engine.device import to_numpy
 from minigan.engine.tensor import Tensor
+from minigan.gan.dynamics import DYNAMICS, Pull
 from minigan.gan.game import Game
 from minigan.nn import Module, SpectralNorm
 from minigan.ops.elementwise import raw
-from minigan.optim import Adam, Optimizer, RMSProp
 from minigan.random import Generator
 
 DENSE = 2000  # parameters up to which all eigenvalues are computed
@@ -116,7 +118,7 @@ class Linearised:
     """
 
     def __init__(self, game: Game, real: Any, z: Any) -> None:
-        real, z = (Tensor(np.asarray(to_numpy(raw(x)), np.float64)) for x in (real, z))
+        real, z = (_in_double(as_batch(x)) for x in (real, z))
         generator, discriminator = (_double(player) for player in (game.generator, game.discriminator))
         noise = Generator(game.noise.seed, stream=game.noise.stream, step=game.noise.step)
         twin = replace(game, generator=generator, discriminator=discriminator, noise=noise)
@@ -143,6 +145,9 @@ class Linearised:
         return np.concatenate(
             [np.zeros(p.size) if x is None else x.data.ravel() for p, x in zip(self._point, found, strict=True)]
         )
+
+    def _pull(self, rates: np.ndarray, u: np.ndarray) -> np.ndarray:
+        return self.transposed(rates * u)
 
     def dense(self) -> np.ndarray:
         """Return J, (n, n): one product a row."""
@@ -171,44 +176,34 @@ class Linearised:
     def radius(self, dynamics: str = "simultaneous", lr_g: Any = 0.1, lr_d: Any = 0.1) -> float:
         """Return the spectral radius of one step of a dynamic: below 1 it settles at this point of rest.
 
-        The rates are numbers, or arrays with a rate for each parameter (see :func:`effective_rates`). Where all
-        multipliers are known, those of directions in which nothing changes, 1, are left out: 0 if there are no others.
+        The rates are numbers, or arrays with a rate for each parameter (:meth:`minigan.optim.Optimizer.rates`). Where
+        all multipliers are known, those of directions in which nothing changes, 1, are left out: 0 if there are no
+        others.
         """
-        n, cut = self.size, self.generator_size
+        if dynamics not in DYNAMICS:
+            raise ValueError(f"unknown dynamics {dynamics!r}: choose from {', '.join(DYNAMICS)}")
+        scheme, n, cut = DYNAMICS[dynamics], self.size, self.generator_size
         rates = np.concatenate([np.broadcast_to(lr_g, cut), np.broadcast_to(lr_d, n - cut)]).astype(np.float64)
-        first, then = rates.copy(), rates.copy()
-        first[:cut], then[cut:] = 0.0, 0.0  # D's step, and G's
+        of_d, of_g = rates.copy(), rates.copy()
+        of_d[:cut], of_g[cut:] = 0.0, 0.0
+        pull = Pull(*(partial(self._pull, by) for by in (rates, of_d, of_g)))
 
-        def pull(u: np.ndarray, by: np.ndarray = rates) -> np.ndarray:
-            return self.transposed(by * u)
+        def product(u: np.ndarray) -> np.ndarray:
+            return scheme.linear(u, pull)
 
-        def alternating(u: np.ndarray) -> np.ndarray:
-            u = u + pull(u, then)
-            return u + pull(u, first)
-
-        def optimistic(u: np.ndarray) -> np.ndarray:
-            now, past = u[:n], u[n:]
-            change = pull(now)
-            return np.concatenate([now + 2 * change + past, -change])
-
-        def extragradient(u: np.ndarray) -> np.ndarray:
-            change = pull(u)
-            return u + change + pull(change)
-
-        maps: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-            "simultaneous": lambda u: u + pull(u),
-            "alternating": alternating,
-            "extragradient": extragradient,
-            "optimistic": optimistic,
-        }
-        if dynamics not in maps:
-            raise ValueError(f"unknown dynamics {dynamics!r}: choose from {', '.join(maps)}")
-        product, size = maps[dynamics], n * (1 + (dynamics == "optimistic"))
+        size = n * scheme.memory
         if size <= DENSE:
             found = np.linalg.eigvals(_matrix(product, size))
             change = np.abs(found - 1)
             return float(np.abs(found[change > NEUTRAL * change.max()]).max(initial=0.0))
         return float(np.abs(arnoldi(product, size, PRODUCTS)[0]).max())
+
+
+def _in_double(batch: Batch) -> Batch:
+    """Return a batch in float64 on the CPU."""
+    x, given = (part if part is None else Tensor(np.asarray(to_numpy(raw(part)), np.float64)) for part in batch)
+    assert x is not None
+    return Batch(x, given)
 
 
 def _double(player: Module) -> Module:
@@ -254,17 +249,3 @@ def arnoldi(
         basis[k + 1] = w / small[k + 1, k]
     values, vectors = np.linalg.eig(small[:products, :products])
     return values, small[products, products - 1] * np.abs(vectors[-1])
-
-
-def effective_rates(optimizer: Optimizer) -> Any:
-    """Return how far one unit of gradient moves each parameter now: lr, divided by RMSProp's or Adam's running scale.
-
-    Momentum is left out: the step is linearised as if the scale stood still and the gradient alone moved.
-    """
-    lr = optimizer.lr
-    if isinstance(optimizer, Adam):
-        correction = 1 - optimizer.betas[1] ** max(1, optimizer.steps)
-        return lr / (np.sqrt(to_numpy(optimizer.second).astype(np.float64) / correction) + optimizer.eps)
-    if isinstance(optimizer, RMSProp):
-        return lr / (np.sqrt(to_numpy(optimizer.square).astype(np.float64)) + optimizer.eps)
-    return lr

@@ -187,16 +187,20 @@ class SpectralNorm(Fusing):
         """
         if device_of(matrix.data) != "cpu":
             raise ValueError(f"SpectralNorm: exact singular values are the CPU's, and this is {matrix.device}")
-        weight = matrix.data.astype(np.float64)  # gaps are differences: float32 would lose them
+        first, resolvent = perform(self._eigenvectors, matrix.data)
+        pushed = ops.matmul(ops.transpose(matrix), ops.matmul(matrix, first))
+        u = first + ops.matmul(resolvent, pushed)
+        return ops.sqrt(ops.sum(ops.square(ops.matmul(matrix, u))) / ops.sum(ops.square(u)))
+
+    def _eigenvectors(self, matrix: Any) -> tuple[Any, Any]:
+        """Return u (columns, 1) and (λ₁ − WᵀW)⁺ (columns, columns)."""
+        weight = matrix.astype(np.float64)  # gaps are differences: float32 would lose them
         values, vectors = np.linalg.eigh(weight.T @ weight)
         gaps = values[-1] - values[:-1]
         apart = gaps > 1e-12 * values[-1]
         others = vectors[:, :-1][:, apart]
         resolvent = ((others / gaps[apart]) @ others.T).astype(matrix.dtype)
-        first = vectors[:, -1:].astype(matrix.dtype)
-        pushed = ops.matmul(ops.transpose(matrix), ops.matmul(matrix, first))
-        u = first + ops.matmul(resolvent, pushed)
-        return ops.sqrt(ops.sum(ops.square(ops.matmul(matrix, u))) / ops.sum(ops.square(u)))
+        return vectors[:, -1:].astype(matrix.dtype), resolvent
 
     def _iterate(self, matrix: Any) -> tuple[Any, Any]:
         """Return the singular vectors (1, rows) and (1, columns) as known now; in training, one step better."""

@@ -46,7 +46,7 @@ def initialise(module: Any, scheme: str, generator: Generator) -> Any:
     if scheme not in INITIALISERS:
         raise ValueError(f"unknown initialiser {scheme!r}: choose from {', '.join(INITIALISERS)}")
     for _, part in module.modules():
-        if hasattr(part, "fans"):
+        if part.fans is not None:
             values = INITIALISERS[scheme](generator, part.w.shape, *part.fans)
             part.w.data[...] = to_device(values, part.w.device)
             if part.b is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from minigan.engine.autodiff import renew
 from minigan.engine.device import resolve, to_device
 from minigan.engine.flat import flatten_
+from minigan.engine.recorder import perform_on_a_passing
 from minigan.engine.tensor import FLOATS, Tensor
 
 
@@ -20,12 +21,18 @@ class Module:
     Tensors that require grad are parameters; names listed in ``buffer_names`` are arrays that belong to the state (the
     running statistics of a batch norm, say) but are not trained. Buffers are replaced, never written into, so a copy
     made by :meth:`with_parameters` goes its own way.
+
+    A ``conditional`` network's ``forward(x, given)`` also takes the conditions (N, K) of its samples or noise. A layer
+    that an initialiser may start holds a weight ``w`` and a bias ``b`` (or None), and declares ``fans``: (fan-in,
+    fan-out).
     """
 
     buffer_names: tuple[str, ...] = ()
+    fans: tuple[int, int] | None = None
+    conditional: bool = False
     training: bool = True
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *inputs: Any) -> Tensor:
         """Compute the output; subclasses must write this."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
@@ -33,13 +40,17 @@ class Module:
         """Apply the module: the same as ``forward``."""
         return self.forward(*args, **kwargs)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     def children(self) -> Iterator[tuple[str, Module]]:
-        """Yield (name, module) for every module held directly, also in lists."""
+        """Yield (name, module) for every module held directly, also in lists and dicts."""
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
-            elif isinstance(value, list | tuple):
-                yield from ((f"{name}.{i}", part) for i, part in enumerate(value) if isinstance(part, Module))
+            elif isinstance(value, list | tuple | dict):
+                parts = value.items() if isinstance(value, dict) else enumerate(value)
+                yield from ((f"{name}.{key}", part) for key, part in parts if isinstance(part, Module))
 
     def modules(self) -> Iterator[tuple[str, Module]]:
         """Yield (path, module) for this module and all below it."""
@@ -92,20 +103,54 @@ class Module:
                 f"with_parameters wants {len(own)} Tensors of shapes {[p.shape for p in own.values()]}, "
                 f"not {len(tensors)} of shapes {[t.shape for t in tensors]}"
             )
-        return self._replaced(dict(zip(map(id, own.values()), tensors, strict=True)))
+        table = dict(zip(map(id, own.values()), tensors, strict=True))
 
-    def _replaced(self, table: dict[int, Tensor]) -> Self:
-        """Copy this module's tree, taking parameters from ``table`` by the id of those they replace."""
-        twin = copy.copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor) and id(value) in table:
-                setattr(twin, name, table[id(value)])
-            elif isinstance(value, Module):
-                setattr(twin, name, value._replaced(table))
-            elif isinstance(value, list | tuple) and any(isinstance(part, Module) for part in value):
-                parts = (part._replaced(table) if isinstance(part, Module) else part for part in value)
-                setattr(twin, name, type(value)(parts))
-        return twin
+        def on_others(module: Module) -> Module:
+            twin = copy.copy(module)
+            for name, value in vars(module).items():
+                if isinstance(value, Tensor) and id(value) in table:
+                    setattr(twin, name, table[id(value)])
+            if module.buffer_names:
+                perform_on_a_passing(twin, twin._take_buffers, module)
+            return twin
+
+        return self.rebuilt(on_others)
+
+    def rebuilt(self, f: Callable[[Module], Module]) -> Any:
+        """Return the network with every module in it replaced by what ``f`` makes of it, inner ones first.
+
+        A module that stands in several places is replaced by one. Nothing of this network changes: what holds a
+        replaced module is copied, and parameters are shared. So a change reaches the inside of a block too:
+        ``D.rebuilt(lambda m: mg.nn.SpectralNorm(m) if isinstance(m, mg.nn.Conv2d) else m)``.
+        """
+        return self._rebuilt(f, {})
+
+    def _rebuilt(self, f: Callable[[Module], Module], known: dict[int, Module]) -> Module:
+        if id(self) in known:
+            return known[id(self)]
+
+        def of(value: Any) -> Any:
+            """Return an attribute with the modules in it rebuilt: itself where nothing changed."""
+            if isinstance(value, Module):
+                return value._rebuilt(f, known)
+            if isinstance(value, list | tuple | dict):
+                parts = list(value.values() if isinstance(value, dict) else value)
+                new = [of(part) if isinstance(part, Module) else part for part in parts]
+                if any(a is not b for a, b in zip(new, parts, strict=True)):
+                    return dict(zip(value, new, strict=True)) if isinstance(value, dict) else type(value)(new)
+            return value
+
+        changed = {name: of(value) for name, value in vars(self).items()}
+        twin = self
+        if any(changed[name] is not value for name, value in vars(self).items()):
+            twin = copy.copy(self)
+            vars(twin).update(changed)
+        known[id(self)] = f(twin)
+        return known[id(self)]
+
+    def _take_buffers(self, other: Module) -> None:
+        for name in self.buffer_names:
+            setattr(self, name, getattr(other, name))
 
     def to(self, device: str) -> Self:
         """Move the parameters and the buffers of floats to ``device``, and return the module.

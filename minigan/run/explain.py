@@ -10,10 +10,9 @@ import numpy as np
 
 from minigan.gan.build import make_objective
 from minigan.gan.config import Config
-from minigan.gan.game import Game
 from minigan.gan.objectives import OBJECTIVES
-from minigan.gan.variants import RULES
-from minigan.lab.diagnosis import Spell, Variety, silent, spells
+from minigan.gan.variants import VARIANTS
+from minigan.lab.diagnosis import SYMPTOMS, Spell, Variety, silent, spells
 from minigan.run import pictures, tables
 from minigan.run.folder import RunError
 
@@ -68,19 +67,16 @@ class Explanation:
 
     def _balance(self, last: dict[str, np.ndarray]) -> str:
         parts = [self._judgement(last["accuracy_real"].mean(), last["accuracy_fake"].mean())]
-        if "G saturated" not in self._silent():
+        if VARIANTS[self.config.rule].kind.by_objective:
             parts.append(f"The mean |dL_G/ds| of generated samples is {last['slope_g'].mean():.2g}.")
         parts.append(
             f"The last moves go on in the direction of the ones before with a cosine of {last['turn'].mean():.2f}."
         )
         return " ".join(parts)
 
-    def _silent(self) -> set[str]:
-        return silent(OBJECTIVES[self.config.objective], RULES.get(self.config.rule, Game))
-
     def _judgement(self, real: float, fake: float) -> str:
         """Return what D's accuracy on both kinds says."""
-        if "D too strong" in self._silent():
+        if not OBJECTIVES[self.config.objective].absolute:
             return "D's accuracy says nothing under this objective: a constant may be added to all logits."
         if OBJECTIVES[self.config.objective].paired:
             return f"D finds the real one of {real:.0%} of pairs."
@@ -116,9 +112,8 @@ def explain(folder: Path) -> Explanation:
         (int(step), Variety(float(spread), float(entropy)))
         for step, spread, entropy in zip(*(seen.get(name, ()) for name in ("step", "spread", "entropy")), strict=True)
     ]
-    but = silent(OBJECTIVES[config.objective], RULES.get(config.rule, Game))
+    but = silent(OBJECTIVES[config.objective], VARIANTS[config.rule].kind)
     found = spells(metrics, varieties, int(config.steps), but)
     least, end = (BRIEF - 1) * int(config.log_every), metrics["step"][-1]
-    always = ("mode collapse", "exploding gradient")
-    kept = [s for s in found if s.last - s.first >= least or s.last == end or s.kind in always]
+    kept = [s for s in found if s.last - s.first >= least or s.last == end or SYMPTOMS[s.kind].always]
     return Explanation(config, metrics, varieties, kept, len(found) - len(kept))

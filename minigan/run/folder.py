@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigan import __version__
-from minigan.data import Dataset, batch_indices
+from minigan.data import Batch, Dataset, batch_indices
 from minigan.gan.build import build, make_objective
 from minigan.gan.config import Config
 from minigan.gan.events import CheckpointDue, Event, Picture, Row, SpectrumDue, Stepped
@@ -103,9 +103,10 @@ class Run:
         100 products of Arnoldi's method in float64, about two gradients each.
         """
         trainer = self.trainer
-        real = trainer.samples[batch_indices(len(trainer.data), trainer.batch, trainer.seed, 0)]
+        rows = batch_indices(len(trainer.data), trainer.batch, trainer.seed, 0)
+        real = trainer.data.batch(rows, given=trainer.game.conditional)
         z = Generator(trainer.seed, stream="sample", step=2).normal((trainer.batch, trainer.latent))
-        found = Linearised(trainer.game, real, z).spectrum()
+        found = Linearised(trainer.game, real, Batch(z, real.given)).spectrum()
         for value in found.eigenvalues:
             row = {"step": trainer.steps, "real": value.real, "imaginary": value.imag}
             tables.append(self.folder / "spectrum.csv", row)
@@ -116,7 +117,7 @@ class Run:
         if self.trainer.data.is_images:
             return pictures.image_grid(samples)
         title = f"{self.trainer.data.name}, step {self.trainer.steps}"
-        return pictures.scatter(samples, self.trainer.data.samples, title)
+        return pictures.scatter(samples, self.trainer.data.reference(), title)
 
     def finish(self) -> None:
         """Write samples.png, curves.png and training.gif from what the run left behind."""
@@ -138,13 +139,13 @@ class Run:
                 f"{modes.found} of {modes.total} modes found; {modes.high_quality:.1%} of {JUDGED:,} samples within 3σ "
                 f"of a mode; reverse KL {modes.reverse_kl:.3f}"
             ]
-        distance, floor = frechet_distance(samples, data.samples), real_floor(data.samples)
+        distance, floor = frechet_distance(samples, data.reference()), real_floor(data.reference())
         lines = [
             f"Fréchet distance over raw pixels, {JUDGED:,} samples to all {len(data):,} images: "
             f"{distance:.3f} (between real halves: {floor:.2f}, mean of 10 splits)"
         ]
         if data.labels is not None:
-            shares = class_shares(samples, data.samples, data.labels)
+            shares = class_shares(samples, data.reference(), data.labels)
             lines.append(
                 f"share of each class by a 3-nearest-neighbour judge: {shares.min():.1%} to {shares.max():.1%}"
             )

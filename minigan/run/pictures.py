@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from minigan.gan.objectives import Objective
+from minigan.lab.diagnosis import SYMPTOMS
 
 INK, BLUE, RED, GREY = "#222222", "#1f6fb4", "#d1495b", "#9a9a9a"
 FRAME_MS = 160
@@ -152,12 +153,9 @@ def diagnosis(
         at, spread, entropy = zip(*varieties, strict=True)
         samples.plot(at, spread, "-", color=BLUE, marker="o", markersize=3, label="distance between samples / data")
         samples.plot(at, entropy, "--", color=RED, marker="s", markersize=3, label="entropy of classes or modes / most")
-    rows = {
-        "D too strong": accuracy, "G saturated": strength, "vanishing gradient": strength, "cycling": movement,
-        "exploding gradient": movement, "mode collapse": samples,
-    }  # fmt: skip
+    panels = {"accuracy": accuracy, "gradient": strength, "movement": movement, "variety": samples}
     for spell in spells:
-        axes = rows[spell.kind]
+        axes = panels[SYMPTOMS[spell.kind].panel]
         width = max(spell.last - spell.first, 0.004 * metrics["step"][-1])
         axes.axvspan(spell.first, spell.first + width, color="#e8c547", alpha=0.35, linewidth=0)
         at = spell.first, 0.04

@@ -12,7 +12,7 @@ import numpy as np
 from minigan.gan.dynamics import Alternating, Dynamics, Simultaneous
 from minigan.gan.game import Game
 from minigan.gan.objectives import MINIMAX, NON_SATURATING, WASSERSTEIN, Objective
-from minigan.gan.penalties import PENALTIES
+from minigan.gan.penalties import r1
 from minigan.gan.player import make_players
 from minigan.gan.variants import Consensus, NagarajanKolter
 from minigan.lab.small_games import SmallGame, dirac
@@ -22,15 +22,14 @@ from minigan.studies.figures import COLOURS, new_figure
 from minigan.studies.report import Budget, Result, Study, Table, listed
 
 STEP, STEPS = 0.2, 500
-R1 = PENALTIES["r1"]
 
 # rule: (kind of game with its settings, objective, penalties, deviation of instance noise)
 RULES: dict[str, tuple[Callable[..., Game], Objective, tuple[Any, ...], float]] = {
     "minimax": (Game, MINIMAX, (), 0.0),
     "non-saturating": (Game, NON_SATURATING, (), 0.0),
     "Wasserstein, no clip": (Game, WASSERSTEIN, (), 0.0),
-    "minimax + R1 γ=.3": (Game, MINIMAX, ((R1, 0.3),), 0.0),
-    "minimax + R1 γ=1": (Game, MINIMAX, ((R1, 1.0),), 0.0),
+    "minimax + R1 γ=.3": (Game, MINIMAX, (r1(0.3),), 0.0),
+    "minimax + R1 γ=1": (Game, MINIMAX, (r1(1.0),), 0.0),
     "instance noise σ=.7": (Game, MINIMAX, (), 0.7),
     "consensus γ=1": (partial(Consensus, strength=1.0), MINIMAX, (), 0.0),
     "Nagarajan–Kolter η=.5": (partial(NagarajanKolter, eta=0.5), MINIMAX, (), 0.0),

@@ -31,10 +31,10 @@ POOR = 0.1  # share of high quality below which samples are of no mode in partic
 def floors(name: str) -> dict[str, dict[str, float]]:
     """Return the figures of 2,000 samples of the mixture itself, and of uniform noise over its plane."""
     data = load(name)
-    picks = Generator(1, stream="sample").permutation(len(data.samples))[:SAMPLES]
+    picks = Generator(1, stream="sample").permutation(len(data))[:SAMPLES]
     reach = np.abs(centres(name)).max() + 1
     noise = (2 * Generator(2, stream="sample").uniform((SAMPLES, 2)).numpy() - 1) * reach
-    return {"perfect sampler": judge(data, data.samples[picks]), "uniform noise": judge(data, noise)}
+    return {"perfect sampler": judge(data, data.reference()[picks]), "uniform noise": judge(data, noise)}
 
 
 def centres(name: str) -> np.ndarray:

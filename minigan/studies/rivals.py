@@ -35,7 +35,7 @@ def train(config: Config, gradients: float, seconds: float, evolve: bool = False
         dynamics = Evolution(trainer.game, trainer.discriminator, trainer.generator)
         trainer.dynamics = dynamics
         each = 1 + 2 * len(dynamics.mutations)
-    until, began = int(min(gradients // each, MOST)), time.perf_counter()
+    until, began = int(min(gradients, each * MOST) // each), time.perf_counter()
     for _ in trainer.events(until, Every(0, 0, 0, 0)):
         if time.perf_counter() - began >= seconds:
             break
@@ -47,7 +47,7 @@ def chains(
 ) -> dict[str, np.ndarray]:
     """Return samples of the pair by Metropolis–Hastings and by Langevin, and note what they cost."""
     generator, discriminator = trainer.averaged_generator(), trainer.game.discriminator
-    noise, held_out = Generator(seed, stream="sample", step=10), trainer.samples[-count:]
+    noise, held_out = Generator(seed, stream="sample", step=10), trainer.data.reference()[-count:]
 
     def draw(n: int) -> Any:
         return noise.normal((n, trainer.latent))

@@ -15,11 +15,11 @@ from minigan.gan.config import Config
 from minigan.gan.dynamics import Simultaneous
 from minigan.gan.game import Game
 from minigan.gan.objectives import MINIMAX, NON_SATURATING, WASSERSTEIN
-from minigan.gan.penalties import PENALTIES
+from minigan.gan.penalties import r1
 from minigan.gan.player import make_players
 from minigan.gan.variants import NagarajanKolter
 from minigan.lab.small_games import SmallGame, dirac, gaussians
-from minigan.lab.stability import Linearised, Spectrum, effective_rates
+from minigan.lab.stability import Linearised, Spectrum
 from minigan.optim import SGD, Adam, Optimizer, RMSProp
 from minigan.random import Generator
 from minigan.studies.figures import COLOURS, MARKERS, new_figure, tidy
@@ -33,7 +33,7 @@ OPTIMISERS: dict[str, Any] = {
 }
 TERMS: dict[str, tuple[type[Game], tuple[Any, ...]]] = {
     "no term": (Game, ()),
-    "R1 γ=1": (Game, ((PENALTIES["r1"], 1.0),)),
+    "R1 γ=1": (Game, (r1(1.0),)),
     "NK η=.5": (NagarajanKolter, ()),
 }
 GAMES: dict[str, Callable[[bool], SmallGame]] = {  # at the equilibrium, or a little way off
@@ -84,7 +84,7 @@ def small_games(budget: Budget) -> tuple[Table, dict[str, list[complex]]]:
             small = make_game(True)
             game = kind(small.generator, small.discriminator, objective, penalties)
             before, after, players = converge(small, game, make)
-            d, g = (effective_rates(player) for player in players)
+            d, g = (player.rates() for player in players)
             table.add(
                 name, objective.name, term, complex(spectrum.moving[0]), spectrum.verdict().split(":")[0],
                 spectrum.largest_step(), label, near.radius("simultaneous", g, d), after / before,
@@ -101,7 +101,7 @@ def digits_gan(budget: Budget) -> dict[tuple[str, int], list[Look]]:
         for mark in sorted({budget.steps(mark) for mark in MARKS}):
             budget.tell(f"digits, seed {seed + 1} of {budget.seeds}, penalty {penalty}, to step {mark}")
             trainer.train(mark)
-            near = Linearised(trainer.game, trainer.samples[:64], z)
+            near = Linearised(trainer.game, trainer.data.reference()[:64], z)
             look = Look(near.spectrum(products=PRODUCTS), float(np.linalg.norm(near.field)))
             found.setdefault((penalty, mark), []).append(look)
     return found

@@ -53,7 +53,7 @@ def run(budget: Budget) -> Result:
     for seed in range(budget.seeds):
         trainer = build(replace(Config(), seed=seed, penalty="none", device="cpu"))
         game = Game(trainer.game.generator, trainer.game.discriminator)
-        real = trainer.samples[:64]
+        real = trainer.data.reference()[:64]
         z = Generator(seed, stream="sample").normal((64, trainer.latent))
         for step in range(steps + 1):
             if step in marks:
@@ -69,9 +69,9 @@ def run(budget: Budget) -> Result:
                     if step == marks[-1]:
                         for layer, norm in parts.items():
                             layers[name].setdefault(layer, []).append(norm)
-            rows = batch_indices(len(trainer.samples), 64, seed, step)
+            rows = batch_indices(len(trainer.data), 64, seed, step)
             noise = Generator(seed, stream="latent-D", step=step).normal((64, trainer.latent))
-            trainer.discriminator.move(game.discriminator_gradient(trainer.samples[rows], noise).parts)
+            trainer.discriminator.move(game.discriminator_gradient(trainer.data.batch(rows), noise).parts)
 
     measured = Table(
         "the gradient that reaches an untrained G while D learns",

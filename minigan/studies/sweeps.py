@@ -42,7 +42,7 @@ def judge(data: Dataset, samples: np.ndarray | None) -> dict[str, float]:
         worst = {"modes": 0.0, "high quality": 0.0, "reverse KL": float("inf")}
         return {"Fréchet distance": float("inf")} if data.centres is None else worst
     if data.centres is None:
-        return {"Fréchet distance": frechet_distance(samples, data.samples)}
+        return {"Fréchet distance": frechet_distance(samples, data.reference())}
     found = mode_coverage(samples, data.centres, data.sigma)
     return {"modes": float(found.found), "high quality": found.high_quality, "reverse KL": found.reverse_kl}
 
@@ -158,7 +158,7 @@ class Sweep:
         else:
             columns(axes, list(values), list(values.values()), most)
         if data.centres is None:
-            floor = real_floor(data.samples)
+            floor = real_floor(data.reference())
             axes.axhline(floor, color="#555555", linestyle=":", label=f"real half against half: {floor:.2f}")
             if self.positions:
                 axes.set_yscale("log")

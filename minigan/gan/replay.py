@@ -1,23 +1,113 @@
-"""The whole training step as one graph on the device: noise, both players' turns and optimisers, launched at once.
+"""The same step without the engine: noted once, then replayed, as a program on the CPU and as a graph on a GPU.
+
+On the CPU each gradient of a game becomes Python source, one line a call on arrays (:mod:`minigan.engine.trace`): the
+same bits without the bookkeeping of a graph.
 
 A GPU waits for the host: each of some hundred calls a step costs it 10 to 20 µs, whatever the GPU. A captured graph is
-those calls noted once. What changes from step to step is read from device memory: the counters of the noise, the number
-of the step, the learning rates, and the rows of the data that make the batch. The host looks at nothing meanwhile, so a
-number that is not finite is found when metrics are next read.
+those calls noted once, noise and optimisers included. What changes from step to step is read from device memory: the
+counters of the noise, the number of the step, the learning rates, and the rows of the data that make the batch. The
+host looks at nothing meanwhile, so a number that is not finite is found when metrics are next read.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from minigan.data import Batch, as_batch
 from minigan.engine import device
+from minigan.engine.device import as_array
+from minigan.engine.tensor import Tensor
+from minigan.engine.trace import Traced
 from minigan.gan.dynamics import Step
+from minigan.gan.game import Game, Gradient
 from minigan.gan.player import Player
+from minigan.nn import Module
+from minigan.ops.conv import weights_stay
+from minigan.ops.elementwise import raw
 from minigan.random import Generator
+
+
+class Replayed:
+    """A game with the same gradients, bit by bit, replayed from the third call on; dynamics take it as a game.
+
+    For every variant of a game, and for networks, penalties and objectives that compute with ops and make the same
+    calls whatever the data. A replay is used only after it was compared, with other data and other parameters: what it
+    cannot see (arithmetic on ``.data``, a branch on a value) makes it refuse, with a RuntimeWarning, and the game
+    itself is played. Changes to a network's layers and settings between turns are noticed.
+
+    ``traces`` holds what was noted of each gradient by name ("discriminator", "generator", "both"):
+    ``print(replayed.traces["generator"].source)`` shows it.
+    """
+
+    def __init__(self, game: Game) -> None:
+        self.game = game
+        turns: dict[str, Callable[..., Any]] = {
+            "discriminator": game.discriminator_gradient,
+            "generator": game.generator_gradient,
+            "both": game.gradients,
+        }
+        self.traces = {name: Traced(_of_tensors(turn), self._read) for name, turn in turns.items()}
+        self._turns = turns
+
+    @property
+    def generator(self) -> Module:
+        """The game's generator."""
+        return self.game.generator
+
+    @property
+    def discriminator(self) -> Module:
+        """The game's discriminator."""
+        return self.game.discriminator
+
+    def _read(self) -> Iterator[Any]:
+        """Yield all that a turn reads: the game, and every module of both networks."""
+        yield self.game
+        for network in (self.generator, self.discriminator):
+            yield from (module for _, module in network.modules())
+
+    def _replay(self, name: str, real: Any, z: Any) -> Any:
+        with weights_stay():
+            found = self.traces[name](*_tensors(real), *_tensors(z))
+        losses = [one.losses.loss.data for one in ([found] if isinstance(found, Gradient) else found)]
+        # without a graph nobody can say where a number went wrong: the game works it out again, and does
+        return found if all(np.isfinite(loss) for loss in losses) else self._turns[name](real, z)
+
+    def discriminator_gradient(self, real: Any, z: Any) -> Gradient:
+        """Return ∇_{θ_D} L_D and the losses."""
+        return self._replay("discriminator", real, z)
+
+    def generator_gradient(self, real: Any, z: Any) -> Gradient:
+        """Return ∇_{θ_G} L_G and the losses."""
+        return self._replay("generator", real, z)
+
+    def gradients(self, real: Any, z: Any) -> tuple[Gradient, Gradient]:
+        """Return (D's, G's) gradient at one point on one minibatch."""
+        return self._replay("both", real, z)
+
+
+def _tensors(x: Any) -> tuple[Tensor | None, Tensor | None]:
+    """Return samples and conditions as constants; (None, None) for no batch."""
+    if x is None:
+        return None, None
+    return tuple(part if part is None or _is_constant(part) else Tensor(as_array(raw(part))) for part in as_batch(x))  # type: ignore[return-value]
+
+
+def _is_constant(x: Any) -> bool:
+    return type(x) is Tensor and x.op is None
+
+
+def _of_tensors(turn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a turn as a function of Tensors: samples and their conditions, noise and its conditions."""
+
+    def of_tensors(x: Tensor | None, given: Tensor | None, z: Tensor, z_given: Tensor | None) -> Any:
+        return turn(None if x is None else Batch(x, given), Batch(z, z_given))
+
+    return of_tensors
+
 
 WARM_UP = 2  # steps before the capture: kernels are compiled, and memory is found
 
