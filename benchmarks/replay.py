@@ -1,8 +1,8 @@
 """A training step of every kind of game, played by the engine and replayed, in turns: python -m benchmarks.replay
 
 The ring's multilayer perceptrons (3 hidden layers) at the size of the studies, at another and at that of their preset,
-and the digits' DCGAN. Prints milliseconds a step and their ratio, the median of rounds. The smaller the arrays, the more
-of a step is the engine's bookkeeping, which a replay does without.
+and the digits' DCGAN. Prints milliseconds a step and their ratio, the median of rounds. The smaller the arrays, the
+more of a step is the engine's bookkeeping, which a replay does without.
 """
 
 import argparse
