@@ -6,12 +6,13 @@ x (N, Cin), w (Cin, Cout), b (Cout,) or None, y (N, Cout).
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_leaky, check_activation, finish, leaky_slope
-from minigan.kernels.cpu.tile import PANEL_BYTES, TILE_ROWS, dot, gather, multiply, pack, scratch
+from minigan.kernels.cpu.packing import gather, pack, scratch
+from minigan.kernels.cpu.tile import PANEL_BYTES, TILE_ROWS, Matrix, Panels, Rows, Tiles, dot, multiply
 from minigan.kernels.cpu.units import units
 from minigan.kernels.dispatch import kernel
 from minigan.kernels.gpu import launch as cuda
@@ -77,35 +78,44 @@ def product(x: Any, w: Any, b: Any, slope: Any, y: Any) -> None:
         wide = PANELS * PANEL_BYTES.make() // y.itemsize
         high = 256 if n > wide else 64  # rows of y in one unit of work, which is as wide as some panels
         count = -(-n // wide) * -(-m // high)
-        _product_units(count, *_entries(x), *_entries(w), k, b, slope, high, y, work=m * n * k // 64 + k * n // 4)
+        (left, a_row, a_col), (right, b_row, b_col) = _entries(x), _entries(w)
+        view = Product(k, a_row, a_col, b_row, b_col, high)
+        _product_units(count, left, right, b, slope, y, view=view, work=m * n * k // 64 + k * n // 4)
+
+
+class Product(NamedTuple):
+    """A product A (m, k) · B (k, n): the strides of both in entries, and the rows of a unit of work."""
+
+    k: int
+    a_row: int
+    a_col: int
+    b_row: int
+    b_col: int
+    high: int
 
 
 @units
-def _product_units(unit, a, a_row, a_col, b, b_row, b_col, k, bias, slope, high, c):
-    m, n = c.shape
+def _product_units(unit, a, b, bias, slope, c, of):
+    (m, n), k = c.shape, of.k
     width = PANEL_BYTES // c.itemsize
     wide = PANELS * width
     across = (n + wide - 1) // wide
     flat = c.reshape(-1)
-    as_it_is = m <= TILE_ROWS and b_col == 1 and n % width == 0  # too few rows to repay packing B
-    i0, j0 = unit // across * high, unit % across * wide
-    rows, columns = min(high, m - i0), min(wide, n - j0)
-    left, left_at, left_row, left_col, left_tile = a, i0 * a_row, a_row, a_col, TILE_ROWS * a_row
-    if a_col != 1:
-        left = scratch((rows + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS * k, c)
-        gather(a, i0 * a_row, a_row, a_col, rows, k, left)
-        left_at, left_row, left_col, left_tile = 0, 1, TILE_ROWS, TILE_ROWS * k
-    right, right_at, right_row, right_panel = b, j0, b_row, width
+    as_it_is = m <= TILE_ROWS and of.b_col == 1 and n % width == 0  # too few rows to repay packing B
+    i0, j0 = unit // across * of.high, unit % across * wide
+    rows, columns = min(of.high, m - i0), min(wide, n - j0)
+    left = Tiles(a, i0 * of.a_row, of.a_row, of.a_col, TILE_ROWS * of.a_row)
+    if of.a_col != 1:
+        tiles = scratch((rows + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS * k, c)
+        gather(Matrix(a, i0 * of.a_row, of.a_row, of.a_col), rows, k, tiles)
+        left = Tiles(tiles, 0, 1, TILE_ROWS, TILE_ROWS * k)
+    right = Panels(b, j0, of.b_row, width)
     if not as_it_is:
-        right = scratch(k * wide, c)
-        pack(b, j0 * b_col, b_row, b_col, k, columns, right, 0)
-        right_at, right_row, right_panel = 0, width, k * width
+        panels = scratch(k * wide, c)
+        pack(Matrix(b, j0 * of.b_col, of.b_row, of.b_col), k, columns, panels)
+        right = Panels(panels, 0, width, k * width)
     there = i0 * n + j0
-    edge = scratch(TILE_ROWS * width, c)
-    multiply(
-        left, left_at, left_row, left_col, left_tile, right, right_at, right_row, right_panel,
-        rows, columns, k, flat, there, n, True, edge,
-    )  # fmt: skip
+    multiply(left, right, Rows(flat, there, n, scratch(TILE_ROWS * width, c)), rows, columns, k, True)
     bias_leaky(flat, there, rows, columns, n, bias, j0, slope)
 
 

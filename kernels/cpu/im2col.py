@@ -10,38 +10,61 @@ pixels that one row of the kernel meets are one run of kw·Cin entries in memory
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minigan.kernels.bias_act import bias_leaky
 from minigan.kernels.cpu.jit import helper
 from minigan.kernels.cpu.lanes import add_run, copy_run
-from minigan.kernels.cpu.tile import PANEL_BYTES, TILE_ROWS, multiply, pack, packed, scratch
+from minigan.kernels.cpu.packing import pack, packed, scratch
+from minigan.kernels.cpu.tile import PANEL_BYTES, TILE_ROWS, Matrix, Panels, Rows, Tiles, multiply
 from minigan.kernels.cpu.units import units
 
 Pair = tuple[int, int]
 BLOCK_ENTRIES = 1 << 15  # of the block of patches that one core works on
 
 
-def _block_rows(entries: int) -> int:
-    """Return how many patches of ``entries`` each are unrolled at a time: a multiple of 8."""
-    return max(8, min(256, BLOCK_ENTRIES // entries // 8 * 8))
+class Geometry(NamedTuple):
+    """A convolution: its kernel, stride, padding and outputs, and how it is cut up.
+
+    ``high`` patches are unrolled at a time; a unit of the weight gradient takes ``taller`` rows of the kernel.
+    """
+
+    kh: int
+    kw: int
+    sh: int
+    sw: int
+    ph: int
+    pw: int
+    oh: int
+    ow: int
+    high: int
+    taller: int
+
+
+@functools.lru_cache(maxsize=256)
+def _geometry(kernel: Pair, stride: Pair, padding: Pair, out: Pair, c_in: int, taller: int) -> Geometry:
+    """Return the geometry with the patches of a block: a multiple of 8."""
+    high = max(8, min(256, BLOCK_ENTRIES // (taller * kernel[1] * c_in) // 8 * 8))
+    return Geometry(*kernel, *stride, *padding, *out, high, taller)
 
 
 @helper
-def unroll(x, first, count, oh, ow, kh, kw, sh, sw, ph, pw, i0, i1, rows):
+def unroll(x, g, first, count, i0, i1, rows):
     """Write into rows (count, (i1 − i0)·kw·C) what rows i0 to i1 of the kernel meet at outputs first, first + 1, …"""
     _, h, w, channels = x.shape
+    oh, ow, kw = g.oh, g.ow, g.kw
     flat = x.reshape(-1)
     run = kw * channels
     image, p, q = first // (oh * ow), first // ow % oh, first % ow
     at = 0
     for _ in range(count):
-        left = q * sw - pw
+        left = q * g.sw - g.pw
         inside = left >= 0 and left + kw <= w
         begin, end = min(kw, max(0, -left)) * channels, max(0, min(kw, w - left)) * channels
-        for i in range(p * sh - ph + i0, p * sh - ph + i1):
+        for i in range(p * g.sh - g.ph + i0, p * g.sh - g.ph + i1):
             start = ((image * h + i) * w + left) * channels
             if not 0 <= i < h:
                 for c in range(at, at + run):
@@ -65,28 +88,22 @@ def conv2d(x: Any, w: Any, b: Any, slope: Any, stride: Pair, padding: Pair, y: A
     """Write v > 0 ? v : slope·v with v = x ⋆ w + b into y (N, OH, OW, Cout); b may be empty."""
     rows, c_out = w.size // w.shape[3], w.shape[3]
     panels = packed(np.ascontiguousarray(w).reshape(-1), rows, c_out, c_out, 1)
-    high = _block_rows(rows)
-    _conv_units(
-        -(-y.size // c_out // high), np.ascontiguousarray(x), panels, *w.shape[:2], *stride, *padding, b, slope,
-        high, y,
-        work=y.size * rows // 64,
-    )  # fmt: skip
+    g = _geometry(w.shape[:2], stride, padding, y.shape[1:3], w.shape[2], w.shape[0])
+    count = -(-y.size // c_out // g.high)
+    _conv_units(count, np.ascontiguousarray(x), panels, b, slope, y, view=g, work=y.size * rows // 64)
 
 
 @units
-def _conv_units(unit, x, panels, kh, kw, sh, sw, ph, pw, b, slope, high, y):
+def _conv_units(unit, x, panels, b, slope, y, g):
     n_images, oh, ow, c_out = y.shape
     width = PANEL_BYTES // x.itemsize
-    entries = kh * kw * x.shape[3]
-    total = n_images * oh * ow
+    entries = g.kh * g.kw * x.shape[3]
     flat = y.reshape(-1)
-    first, count = unit * high, min(high, total - unit * high)
-    rows, edge = scratch(high * entries, x), scratch(TILE_ROWS * width, x)
-    unroll(x, first, count, oh, ow, kh, kw, sh, sw, ph, pw, 0, kh, rows)
-    multiply(
-        rows, 0, entries, 1, TILE_ROWS * entries, panels, 0, width, entries * width,
-        count, c_out, entries, flat, first * c_out, c_out, True, edge,
-    )  # fmt: skip
+    first, count = unit * g.high, min(g.high, n_images * oh * ow - unit * g.high)
+    rows, edge = scratch(g.high * entries, x), scratch(TILE_ROWS * width, x)
+    unroll(x, g, first, count, 0, g.kh, rows)
+    patches, weights = Tiles(rows, 0, entries, 1, TILE_ROWS * entries), Panels(panels, 0, width, entries * width)
+    multiply(patches, weights, Rows(flat, first * c_out, c_out, edge), count, c_out, entries, True)
     bias_leaky(flat, first * c_out, count, c_out, c_out, b, 0, slope)
 
 
@@ -94,29 +111,27 @@ def conv2d_transpose(y: Any, w: Any, b: Any, slope: Any, stride: Pair, padding: 
     """Write v > 0 ? v : slope·v with v = convᵀ(y, w) + b into x (N, H, W, Cin); b may be empty."""
     rows, c_out = w.size // w.shape[3], w.shape[3]
     panels = packed(np.ascontiguousarray(w).reshape(-1), c_out, rows, 1, c_out)
-    _transpose_units(
-        len(y), np.ascontiguousarray(y), panels, *w.shape[:2], *stride, *padding, b, slope, _block_rows(rows), x,
-        work=y.size * rows // 64,
-    )  # fmt: skip
+    g = _geometry(w.shape[:2], stride, padding, y.shape[1:3], w.shape[2], w.shape[0])
+    _transpose_units(len(y), np.ascontiguousarray(y), panels, b, slope, x, view=g, work=y.size * rows // 64)
 
 
 @units
-def _transpose_units(image, y, panels, kh, kw, sh, sw, ph, pw, b, slope, high, x):
+def _transpose_units(image, y, panels, b, slope, x, g):
     n_images, h, w, c_in = x.shape
     _, oh, ow, c_out = y.shape
+    kh, kw = g.kh, g.kw
     width = PANEL_BYTES // x.itemsize
     entries, run = kh * kw * c_in, kw * c_in
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    rows, edge = scratch(high * entries, x), scratch(TILE_ROWS * width, x)
+    rows, edge = scratch(g.high * entries, x), scratch(TILE_ROWS * width, x)
+    weights = Panels(panels, 0, width, c_out * width)
     x[image] = 0
-    for first in range(0, oh * ow, high):
-        count = min(high, oh * ow - first)
-        multiply(
-            flat_y, (image * oh * ow + first) * c_out, c_out, 1, TILE_ROWS * c_out, panels, 0, width, c_out * width,
-            count, entries, c_out, rows, 0, entries, True, edge,
-        )  # fmt: skip
+    for first in range(0, oh * ow, g.high):
+        count = min(g.high, oh * ow - first)
+        outputs = Tiles(flat_y, (image * oh * ow + first) * c_out, c_out, 1, TILE_ROWS * c_out)
+        multiply(outputs, weights, Rows(rows, 0, entries, edge), count, entries, c_out, True)
         for row in range(count):
-            top, left = (first + row) // ow * sh - ph, (first + row) % ow * sw - pw
+            top, left = (first + row) // ow * g.sh - g.ph, (first + row) % ow * g.sw - g.pw
             begin, end = min(kw, max(0, -left)) * c_in, max(0, min(kw, w - left)) * c_in
             for i in range(max(0, -top), min(kh, h - top)):
                 start = ((image * h + top + i) * w + left) * c_in
@@ -135,43 +150,36 @@ def conv2d_weight_grad(x: Any, y: Any, stride: Pair, padding: Pair, w: Any) -> N
     sums = np.empty((parts, w.size), w.dtype)
     kh, kw, c_in, _ = w.shape
     taller = 1 if kw * c_in >= 32 else kh  # rows of the kernel in one unit of work
-    _weight_grad_units(
-        parts * kh // taller, np.ascontiguousarray(x), np.ascontiguousarray(y), kh, kw, *stride, *padding,
-        taller, _block_rows(taller * kw * c_in), sums,
-        work=outputs * w.size // 64,
-    )  # fmt: skip
+    g = _geometry((kh, kw), stride, padding, y.shape[1:3], c_in, taller)
+    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+    _weight_grad_units(parts * kh // taller, x, y, sums, view=g, work=outputs * w.size // 64)
     w.reshape(-1)[...] = sums[0]
     for part in sums[1:]:
         w.reshape(-1)[...] += part
 
 
 @units
-def _weight_grad_units(unit, x, y, kh, kw, sh, sw, ph, pw, taller, high, sums):
+def _weight_grad_units(unit, x, y, sums, g):
     n_images, oh, ow, c_out = y.shape
     width = PANEL_BYTES // x.itemsize
-    run = kw * x.shape[3]
-    entries = taller * run
+    run = g.kw * x.shape[3]
+    entries = g.taller * run
     parts, total = sums.shape[0], n_images * oh * ow
     long = (total + parts - 1) // parts
     flat_y, flat = y.reshape(-1), sums.reshape(-1)
-    part, i0 = unit // (kh // taller), unit % (kh // taller) * taller
+    part, i0 = unit // (g.kh // g.taller), unit % (g.kh // g.taller) * g.taller
     begin, end = min(total, part * long), min(total, (part + 1) * long)
-    rows, edge = scratch(high * entries, x), scratch(TILE_ROWS * width, x)
+    rows, edge = scratch(g.high * entries, x), scratch(TILE_ROWS * width, x)
     as_it_is = entries <= 2 * TILE_ROWS and c_out % width == 0  # too few rows to repay packing y
-    right, right_row = flat_y, c_out
-    if not as_it_is:
-        right, right_row = scratch((c_out + width - 1) // width * width * high, x), width
-    out = part * sums.shape[1] + i0 * run * c_out
+    panels = flat_y if as_it_is else scratch((c_out + width - 1) // width * width * g.high, x)
+    sum_of_part = Rows(flat, part * sums.shape[1] + i0 * run * c_out, c_out, edge)
     if begin == end:
-        flat[out : out + entries * c_out] = 0
-    for first in range(begin, end, high):
-        count = min(high, end - first)
-        unroll(x, first, count, oh, ow, kh, kw, sh, sw, ph, pw, i0, i0 + taller, rows)
-        right_at, right_panel = first * c_out, width
+        flat[sum_of_part.at : sum_of_part.at + entries * c_out] = 0
+    for first in range(begin, end, g.high):
+        count = min(g.high, end - first)
+        unroll(x, g, first, count, i0, i0 + g.taller, rows)
+        outputs = Panels(flat_y, first * c_out, c_out, width)
         if not as_it_is:
-            pack(flat_y, first * c_out, c_out, 1, count, c_out, right, 0)
-            right_at, right_panel = 0, count * width
-        multiply(
-            rows, 0, 1, entries, TILE_ROWS, right, right_at, right_row, right_panel,
-            entries, c_out, count, flat, out, c_out, first == begin, edge,
-        )  # fmt: skip
+            pack(Matrix(flat_y, first * c_out, c_out, 1), count, c_out, panels)
+            outputs = Panels(panels, 0, width, count * width)
+        multiply(Tiles(rows, 0, 1, entries, TILE_ROWS), outputs, sum_of_part, entries, c_out, count, first == begin)

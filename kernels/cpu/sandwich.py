@@ -6,7 +6,7 @@ The matrices hold many zeros and ones, so a product with one is a few additions 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from minigan.kernels.cpu.jit import vector_bytes
 
@@ -14,13 +14,22 @@ Matrix = Sequence[Sequence[float]]
 OUTSIDE = -1  # stands for the place of an entry that lies outside the image
 
 
-def sandwich(matrices: Sequence[Matrix], *, add: bool = False) -> Any:
-    """Build ``f(which, x, x_at, x_places, blank, y, y_at, y_places, waste, channels)`` for loop nests.
+class Scattered(NamedTuple):
+    """A matrix whose entry n (row by row) is a row of channels: that at data[at + places[n]] for the ``at`` of a call.
 
-    A (p, q) is ``matrices[which]``. Entry n = i·q + j of X is the row of ``channels`` numbers of x that starts at
-    x_at + x_places[n]; it reads as ``blank``, which holds zeros, where the place is OUTSIDE. Y (p, p) goes to y in the
-    same way, what lies outside to ``waste``; with ``add`` it is added to what is there. ``channels`` is a multiple of
-    the entries of a vector.
+    Where the place is OUTSIDE, ``outside`` stands for it: zeros that are read, or memory for what nobody will read.
+    """
+
+    data: Any
+    places: Any
+    outside: Any
+
+
+def sandwich(matrices: Sequence[Matrix], *, add: bool = False) -> Any:
+    """Build ``f(which, x, x_at, y, y_at, channels)`` for loop nests: y ← A x Aᵀ, added to y with ``add``.
+
+    A (p, q) is ``matrices[which]``; x (q, q) and y (p, p) are Scattered. ``channels`` is a multiple of the entries of a
+    vector.
     """
     from llvmlite import ir
     from numba import types
@@ -30,13 +39,13 @@ def sandwich(matrices: Sequence[Matrix], *, add: bool = False) -> Any:
     word = ir.IntType(64)
 
     @intrinsic
-    def apply(typing, which, x, x_at, x_places, blank, y, y_at, y_places, waste, channels):
+    def apply(typing, which, x, x_at, y, y_at, channels):
         at = types.intp
-        signature = types.void(at, x, at, x_places, blank, y, at, y_places, waste, at)
+        signature = types.void(at, x, at, y, at, at)
 
         def generate(context, builder, signature, arguments):
-            which, channels = arguments[0], arguments[9]
-            number = context.get_value_type(x.dtype)
+            which, channels = arguments[0], arguments[5]
+            number = context.get_value_type(x.types[0].dtype)
             size = context.get_abi_sizeof(number)
             lanes = vector_bytes() // size
             vector = ir.VectorType(number, lanes)
@@ -60,13 +69,15 @@ def sandwich(matrices: Sequence[Matrix], *, add: bool = False) -> Any:
                         total = builder.call(multiply_add, [value, by, total])
                 return total
 
-            def data(position):
-                return context.make_array(signature.args[position])(context, builder, arguments[position]).data
-
             def entries(position, count):
-                """Return pointers to the entries of X (position 1) or Y (5), or to what stands for them."""
-                start = builder.gep(data(position), [arguments[position + 1]])
-                places, outside = data(position + 2), data(position + 3)
+                """Return pointers to the entries of x (argument 1) or y (3), or to what stands for them."""
+                kinds = signature.args[position].types
+                fields = cgutils.unpack_tuple(builder, arguments[position])
+                data, places, outside = (
+                    context.make_array(kind)(context, builder, field).data
+                    for kind, field in zip(kinds, fields, strict=True)
+                )
+                start = builder.gep(data, [arguments[position + 1]])
                 pointers = []
                 for n in range(count):
                     place = builder.load(builder.gep(places, [word(n)]))
@@ -76,7 +87,7 @@ def sandwich(matrices: Sequence[Matrix], *, add: bool = False) -> Any:
 
             def emit(matrix):
                 q = len(matrix[0])
-                sources, targets = entries(1, q * q), entries(5, len(matrix) ** 2)
+                sources, targets = entries(1, q * q), entries(3, len(matrix) ** 2)
                 with cgutils.for_range_slice(builder, word(0), channels, word(lanes), word) as (at, _):
 
                     def place(pointer):

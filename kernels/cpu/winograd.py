@@ -19,11 +19,12 @@ are cheaper to repeat than to store. No sum crosses from one thread to another.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,8 +32,9 @@ from minigan.kernels.bias_act import bias_leaky
 from minigan.kernels.cpu.forms import FORMS
 from minigan.kernels.cpu.jit import helper, late
 from minigan.kernels.cpu.lanes import transpose_square
-from minigan.kernels.cpu.sandwich import OUTSIDE, sandwich
-from minigan.kernels.cpu.tile import DEPTH, PANEL_BYTES, TILE_ROWS, VECTOR_BYTES, aligned, multiply, scratch
+from minigan.kernels.cpu.packing import VECTOR_BYTES, aligned, scratch
+from minigan.kernels.cpu.sandwich import OUTSIDE, Scattered, sandwich
+from minigan.kernels.cpu.tile import DEPTH, PANEL_BYTES, TILE_ROWS, Panels, Rows, Tiles, multiply
 from minigan.kernels.cpu.units import units
 
 Pair = tuple[int, int]
@@ -56,6 +58,32 @@ KEPT = 1 << 20  # entries of transformed weights that are worth their memory
 WEIGHT_TRANSFORM = 100  # tiles whose products cost as much as the transform of the weights
 
 
+class Tiling(NamedTuple):
+    """A convolution by one form, and the tiles of its outputs.
+
+    ``form`` is the number of F(m, r), which takes n² products a tile; s is the stride. A tile has m × m outputs, and
+    ``down`` × ``across`` tiles cover an image. A unit of work takes ``block`` tiles, images or channels.
+    """
+
+    form: int
+    m: int
+    r: int
+    n: int
+    s: int
+    pad_h: int
+    pad_w: int
+    down: int
+    across: int
+    block: int
+
+
+@functools.lru_cache(maxsize=256)
+def _tiling(number: int, stride: int, padding: Pair, out: Pair, block: int) -> Tiling:
+    form = FORMS[number]
+    return Tiling(number, form.m, form.r, form.n, stride, *padding, *tiles_of(out, form.m), block)
+
+
+@functools.lru_cache(maxsize=256)
 def find_form(kernel: Pair, stride: Pair, channels: Pair, images: int, out: Pair) -> int | None:
     """Return the number of the form with the least work for a convolution, None where none fits.
 
@@ -96,23 +124,22 @@ def weights_stay() -> Iterator[None]:
         _kept.reset(token)
 
 
-def _packed_weights(w: Any, stride: int, number: int, transposed: bool) -> Any:
+def _packed_weights(w: Any, g: Tiling, transposed: bool) -> Any:
     """Return U = G g Gᵀ in panels of Cout, as a flat array: (n², panels, phases · Cin, width).
 
     ``transposed``: of the weights with Cin and Cout swapped, and (n², phases, panels, Cin, width).
     """
-    kept, key = _kept.get(), (id(w), stride, number, transposed)
+    kept, key = _kept.get(), (id(w), g.s, g.form, transposed)
     if kept and key in kept:
         return kept[key][1]
-    g = swapped_channels(w) if transposed else np.ascontiguousarray(w)
-    form, (c_in, c_out) = FORMS[number], g.shape[2:]
-    width = PANEL_BYTES.make() // g.itemsize
+    taps = swapped_channels(w) if transposed else np.ascontiguousarray(w)
+    c_in, c_out = taps.shape[2:]
+    width = PANEL_BYTES.make() // taps.itemsize
     panels = (c_out + width - 1) // width
-    packed = aligned(form.n**2 * (stride**2 * panels * c_in * width + APART), g.dtype)
+    packed = aligned(g.n**2 * (g.s**2 * panels * c_in * width + APART), taps.dtype)
     if c_out % width:
         packed[:] = 0
-    settings = stride, number, form.r, form.n, c_in, c_out, not transposed
-    _weights_units(c_in, g.reshape(-1), *settings, packed, work=packed.size)
+    _weights_units(c_in, taps, not transposed, packed, view=g, work=packed.size)
     if kept is not None and packed.size <= KEPT:
         kept[key] = w, packed  # w too: while it lives, no other array has its id
     return packed
@@ -147,19 +174,20 @@ def _swap_units(unit, w, c_in, c_out, swapped):
 
 
 @units
-def _weights_units(c, w, s, form, r, n, c_in, c_out, together, packed):
+def _weights_units(c, w, together, packed, g):
+    c_in, c_out = w.shape[2:]
+    n, r, s = g.n, g.r, g.s
     width = PANEL_BYTES // w.itemsize
     panels = (c_out + width - 1) // width
-    places, targets = np.empty(r * r, np.int64), places_apart(n * n, s * s * panels * c_in * width + APART)
+    flat, places = w.reshape(-1), np.empty(r * r, np.int64)
+    of_g = Scattered(flat, places, flat)
+    of_u = Scattered(packed, places_apart(n * n, s * s * panels * c_in * width + APART), flat)
     for phase in range(s * s):
-        for i in range(r):
-            for j in range(r):
-                tap = (s * i + phase // s) * s * r + s * j + phase % s
-                places[i * r + j] = tap * c_in * c_out
+        tap_places(g, phase, c_in * c_out, places)
         for panel in range(panels):
             columns = min(width, c_out - panel * width)
             target = (panel * s * s + phase if together else phase * panels + panel) * c_in + c
-            to_u(form, w, c * c_out + panel * width, places, w, packed, target * width, targets, w, columns)
+            to_u(g.form, of_g, c * c_out + panel * width, of_u, target * width, columns)
 
 
 # --- where tiles lie ------------------------------------------------------------------------------------------------
@@ -172,30 +200,37 @@ def phases_together(s, channels):
 
 
 @helper
-def tile_place(t, down, across):
-    """Return (image, row, column) of tile t; images have ``down`` × ``across`` of them."""
-    image, rest = t // (down * across), t % (down * across)
-    return image, rest // across, rest % across
+def tap_places(g, phase, channels, places):
+    """Fill in where the r × r taps of a phase lie."""
+    for i in range(g.r):
+        for j in range(g.r):
+            places[i * g.r + j] = ((g.s * i + phase // g.s) * g.s * g.r + g.s * j + phase % g.s) * channels
 
 
 @helper
-def input_places(image, row, column, phase, s, size, n, pad_h, pad_w, h, w, channels, places):
-    """Fill in where the n × n pixels of a phase lie that a tile of outputs needs."""
-    top, left = size * s * row + phase // s - pad_h, size * s * column + phase % s - pad_w
-    for i in range(n):
-        for j in range(n):
-            at_h, at_w = top + s * i, left + s * j
+def input_places(g, tile, phase, shape, places):
+    """Fill in where the n × n pixels of a phase lie that a tile of outputs needs; images are (N, H, W, C)."""
+    image, rest = tile // (g.down * g.across), tile % (g.down * g.across)
+    row, column = rest // g.across, rest % g.across
+    _, h, w, channels = shape
+    top, left = g.m * g.s * row + phase // g.s - g.pad_h, g.m * g.s * column + phase % g.s - g.pad_w
+    for i in range(g.n):
+        for j in range(g.n):
+            at_h, at_w = top + g.s * i, left + g.s * j
             inside = 0 <= at_h < h and 0 <= at_w < w
-            places[i * n + j] = ((image * h + at_h) * w + at_w) * channels if inside else OUTSIDE
+            places[i * g.n + j] = ((image * h + at_h) * w + at_w) * channels if inside else OUTSIDE
 
 
 @helper
-def output_places(image, row, column, size, oh, ow, channels, places):
-    """Fill in where the outputs of a tile lie."""
-    for i in range(size):
-        for j in range(size):
-            p, q = size * row + i, size * column + j
-            places[size * i + j] = ((image * oh + p) * ow + q) * channels if p < oh and q < ow else OUTSIDE
+def output_places(g, tile, shape, places):
+    """Fill in where the m × m outputs of a tile lie; they are (N, OH, OW, C)."""
+    image, rest = tile // (g.down * g.across), tile % (g.down * g.across)
+    row, column = rest // g.across, rest % g.across
+    _, oh, ow, channels = shape
+    for i in range(g.m):
+        for j in range(g.m):
+            p, q = g.m * row + i, g.m * column + j
+            places[g.m * i + j] = ((image * oh + p) * ow + q) * channels if p < oh and q < ow else OUTSIDE
 
 
 # --- forward ----------------------------------------------------------------------------------------------------------
@@ -203,52 +238,40 @@ def output_places(image, row, column, size, oh, ow, channels, places):
 
 def conv2d(x: Any, w: Any, b: Any, slope: Any, stride: int, padding: Pair, number: int, y: Any) -> None:
     """Write v > 0 ? v : slope·v with v = x ⋆ w + b into y (N, OH, OW, Cout); b may be empty."""
-    form = FORMS[number]
-    tiles = tiles_of(y.shape[1:3], form.m)
-    packed = _packed_weights(w, stride, number, False)
-    total = len(x) * math.prod(tiles)
-    block = BLOCK if x.shape[3] >= DEPTH else BLOCK // 2
-    _forward_units(
-        -(-total // block), np.ascontiguousarray(x), packed, stride, number, form.m, form.n, *padding, *tiles, b, slope,
-        block, y,
-        work=x.size + y.size,
-    )  # fmt: skip
+    g = _tiling(number, stride, padding, y.shape[1:3], BLOCK if x.shape[3] >= DEPTH else BLOCK // 2)
+    packed = _packed_weights(w, g, False)
+    count = -(-len(x) * g.down * g.across // g.block)
+    _forward_units(count, np.ascontiguousarray(x), packed, b, slope, y, view=g, work=x.size + y.size)
 
 
 @units
-def _forward_units(unit, x, packed, s, form, size, n, pad_h, pad_w, down, across, b, slope, block, y):
-    n_images, h, w, c_in = x.shape
-    _, oh, ow, c_out = y.shape
-    width = PANEL_BYTES // x.itemsize
+def _forward_units(unit, x, packed, b, slope, y, g):
+    c_in, c_out, total = x.shape[3], y.shape[3], x.shape[0] * g.down * g.across
+    points, phases, width = g.n * g.n, g.s * g.s, PANEL_BYTES // x.itemsize
     panels = (c_out + width - 1) // width
-    total = n_images * down * across
-    together = phases_together(s, c_in)  # phases that are multiplied as one sum
+    together = phases_together(g.s, c_in)  # phases that are multiplied as one sum
     deep = together * c_in
-    v_far, m_far = block * deep + APART, block * c_out + APART
+    v_far, m_far = g.block * deep + APART, g.block * c_out + APART
+    u_far, u_panel = phases * panels * c_in * width + APART, phases * c_in * width
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    first, count = unit * block, min(block, total - unit * block)
-    v, m = scratch(n * n * v_far, x), scratch(n * n * m_far, x)
+    first, count = unit * g.block, min(g.block, total - unit * g.block)
+    v, m, edge = scratch(points * v_far, x), scratch(points * m_far, x), scratch(TILE_ROWS * width, x)
     blank, waste = np.zeros(c_in, x.dtype), np.empty(c_out, x.dtype)
-    edge = scratch(TILE_ROWS * width, x)
-    v_places, m_places = places_apart(n * n, v_far), places_apart(n * n, m_far)
-    pixels, outputs = np.empty(n * n, np.int64), np.empty(size * size, np.int64)
-    for phase0 in range(0, s * s, together):
+    pixels, outputs = np.empty(points, np.int64), np.empty(g.m * g.m, np.int64)
+    of_x, of_v = Scattered(flat_x, pixels, blank), Scattered(v, places_apart(points, v_far), blank)
+    of_m, of_y = Scattered(m, places_apart(points, m_far), waste), Scattered(flat_y, outputs, waste)
+    for phase0 in range(0, phases, together):
         for t in range(count):
-            image, row, column = tile_place(first + t, down, across)
             for phase in range(phase0, phase0 + together):
-                input_places(image, row, column, phase, s, size, n, pad_h, pad_w, h, w, c_in, pixels)
-                at = t * deep + (phase - phase0) * c_in
-                to_v(form, flat_x, 0, pixels, blank, v, at, v_places, blank, c_in)
-        for k in range(n * n):
-            panel = k * (s * s * panels * c_in * width + APART) + phase0 * c_in * width
-            multiply(
-                v, k * v_far, deep, 1, TILE_ROWS * deep, packed, panel, width, s * s * c_in * width,
-                count, c_out, deep, m, k * m_far, c_out, phase0 == 0, edge,
-            )  # fmt: skip
+                input_places(g, first + t, phase, x.shape, pixels)
+                to_v(g.form, of_x, 0, of_v, t * deep + (phase - phase0) * c_in, c_in)
+        for k in range(points):
+            tiles = Tiles(v, k * v_far, deep, 1, TILE_ROWS * deep)
+            weights = Panels(packed, k * u_far + phase0 * c_in * width, width, u_panel)
+            multiply(tiles, weights, Rows(m, k * m_far, c_out, edge), count, c_out, deep, phase0 == 0)
     for t in range(count):
-        image, row, column = tile_place(first + t, down, across)
-        output_places(image, row, column, size, oh, ow, c_out, outputs)
-        from_m(form, m, t * c_out, m_places, waste, flat_y, 0, outputs, waste, c_out)
+        output_places(g, first + t, y.shape, outputs)
+        from_m(g.form, of_m, t * c_out, of_y, 0, c_out)
         for place in outputs:
             if place != OUTSIDE:
                 bias_leaky(flat_y, place, 1, c_out, c_out, b, 0, slope)
@@ -259,49 +282,41 @@ def _forward_units(unit, x, packed, s, form, size, n, pad_h, pad_w, down, across
 
 def conv2d_transpose(y: Any, w: Any, b: Any, slope: Any, stride: int, padding: Pair, number: int, x: Any) -> None:
     """Write v > 0 ? v : slope·v with v = convᵀ(y, w) + b into x (N, H, W, Cin); b may be empty."""
-    form = FORMS[number]
-    tiles = tiles_of(y.shape[1:3], form.m)
-    packed = _packed_weights(w, stride, number, True)
-    images = max(1, BLOCK // 2 // math.prod(tiles))  # of one unit: tiles overlap within an image
-    _adjoint_units(
-        -(-len(y) // images), np.ascontiguousarray(y), packed, stride, number, form.m, form.n, *padding, *tiles, b,
-        slope, images, x,
-        work=x.size + y.size,
-    )  # fmt: skip
+    tiles = math.prod(tiles_of(y.shape[1:3], FORMS[number].m))
+    images = max(1, BLOCK // 2 // tiles)  # of one unit: tiles overlap within an image
+    g = _tiling(number, stride, padding, y.shape[1:3], images)
+    packed = _packed_weights(w, g, True)
+    y = np.ascontiguousarray(y)
+    _adjoint_units(-(-len(y) // images), y, packed, b, slope, x, view=g, work=x.size + y.size)
 
 
 @units
-def _adjoint_units(unit, y, packed, s, form, size, n, pad_h, pad_w, down, across, b, slope, images, x):
-    n_images, h, w, c_in = x.shape
-    _, oh, ow, c_out = y.shape
-    width = PANEL_BYTES // x.itemsize
-    panels = (c_in + width - 1) // width
-    v_far, m_far = BLOCK * c_in + APART, BLOCK * c_out + APART
+def _adjoint_units(unit, y, packed, b, slope, x, g):
+    (n_images, h, w, c_in), c_out = x.shape, y.shape[3]
+    points, phases, width = g.n * g.n, g.s * g.s, PANEL_BYTES // x.itemsize
+    u_phase = (c_in + width - 1) // width * c_out * width
+    v_far, m_far, u_far = BLOCK * c_in + APART, BLOCK * c_out + APART, phases * u_phase + APART
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    begin, end = unit * images, min(n_images, (unit + 1) * images)
+    begin, end = unit * g.block, min(n_images, (unit + 1) * g.block)
     x[begin:end] = 0
-    v, m = scratch(n * n * v_far, x), scratch(n * n * m_far, x)
+    v, m, edge = scratch(points * v_far, x), scratch(points * m_far, x), scratch(TILE_ROWS * width, x)
     blank, waste = np.zeros(c_out, x.dtype), np.empty(c_in, x.dtype)
-    edge = scratch(TILE_ROWS * width, x)
-    v_places, m_places = places_apart(n * n, v_far), places_apart(n * n, m_far)
-    pixels, outputs = np.empty(n * n, np.int64), np.empty(size * size, np.int64)
-    for first in range(begin * down * across, end * down * across, BLOCK):
-        count = min(BLOCK, end * down * across - first)
+    pixels, outputs = np.empty(points, np.int64), np.empty(g.m * g.m, np.int64)
+    of_y, of_m = Scattered(flat_y, outputs, blank), Scattered(m, places_apart(points, m_far), blank)
+    of_v, of_x = Scattered(v, places_apart(points, v_far), waste), Scattered(flat_x, pixels, waste)
+    for first in range(begin * g.down * g.across, end * g.down * g.across, BLOCK):
+        count = min(BLOCK, end * g.down * g.across - first)
         for t in range(count):
-            image, row, column = tile_place(first + t, down, across)
-            output_places(image, row, column, size, oh, ow, c_out, outputs)
-            to_m(form, flat_y, 0, outputs, blank, m, t * c_out, m_places, blank, c_out)
-        for phase in range(s * s):
-            for k in range(n * n):
-                panel = k * (s * s * panels * c_out * width + APART) + phase * panels * c_out * width
-                multiply(
-                    m, k * m_far, c_out, 1, TILE_ROWS * c_out, packed, panel, width, c_out * width,
-                    count, c_in, c_out, v, k * v_far, c_in, True, edge,
-                )  # fmt: skip
+            output_places(g, first + t, y.shape, outputs)
+            to_m(g.form, of_y, 0, of_m, t * c_out, c_out)
+        for phase in range(phases):
+            for k in range(points):
+                tiles = Tiles(m, k * m_far, c_out, 1, TILE_ROWS * c_out)
+                weights = Panels(packed, k * u_far + phase * u_phase, width, c_out * width)
+                multiply(tiles, weights, Rows(v, k * v_far, c_in, edge), count, c_in, c_out, True)
             for t in range(count):
-                image, row, column = tile_place(first + t, down, across)
-                input_places(image, row, column, phase, s, size, n, pad_h, pad_w, h, w, c_in, pixels)
-                from_v(form, v, t * c_in, v_places, waste, flat_x, 0, pixels, waste, c_in)
+                input_places(g, first + t, phase, x.shape, pixels)
+                from_v(g.form, of_v, t * c_in, of_x, 0, c_in)
     bias_leaky(flat_x, begin * h * w * c_in, (end - begin) * h * w, c_in, c_in, b, 0, slope)
 
 
@@ -310,70 +325,55 @@ def _adjoint_units(unit, y, packed, s, form, size, n, pad_h, pad_w, down, across
 
 def conv2d_weight_grad(x: Any, y: Any, stride: int, padding: Pair, number: int, w: Any) -> None:
     """Write the gradient of ⟨conv2d(x, w), y⟩ with respect to w into w (k, k, Cin, Cout)."""
-    form = FORMS[number]
-    down, across = tiles_of(y.shape[1:3], form.m)
+    deep = 32 if stride**2 * x.shape[3] >= 256 else 16  # channels of x in one unit
+    g = _tiling(number, stride, padding, y.shape[1:3], deep)
     width = PANEL_BYTES.make() // w.itemsize
-    m = aligned(form.n**2 * ((y.shape[3] + width - 1) // width * len(y) * down * across * width + APART), w.dtype)
+    m = aligned(g.n**2 * ((y.shape[3] + width - 1) // width * len(y) * g.down * g.across * width + APART), w.dtype)
     if y.shape[3] % width:
         m[:] = 0
-    _output_points_units(len(y), np.ascontiguousarray(y), number, form.m, form.n, down, across, m, work=m.size)
-    deep = 32 if stride**2 * x.shape[3] >= 256 else 16  # channels of x in one unit
-    _weight_grad_units(
-        stride**2 * -(-x.shape[3] // deep), np.ascontiguousarray(x), m, stride, number, form.m, form.r, form.n,
-        *padding, down, across, deep, w,
-        work=x.size + m.size,
-    )  # fmt: skip
+    _output_points_units(len(y), np.ascontiguousarray(y), m, view=g, work=m.size)
+    count = stride**2 * -(-x.shape[3] // deep)
+    _weight_grad_units(count, np.ascontiguousarray(x), m, w, view=g, work=x.size + m.size)
 
 
 @units
-def _output_points_units(image, y, form, size, n, down, across, m):
+def _output_points_units(image, y, m, g):
     """M = A y Aᵀ in panels of channels: (n², panels, T, width)."""
-    n_images, oh, ow, c_out = y.shape
+    c_out, total = y.shape[3], y.shape[0] * g.down * g.across
     width = PANEL_BYTES // y.itemsize
     panels = (c_out + width - 1) // width
-    total = n_images * down * across
-    flat = y.reshape(-1)
-    blank = np.zeros(c_out, y.dtype)
-    m_places, outputs = places_apart(n * n, panels * total * width + APART), np.empty(size * size, np.int64)
-    for t in range(image * down * across, (image + 1) * down * across):
-        _, row, column = tile_place(t, down, across)
-        output_places(image, row, column, size, oh, ow, c_out, outputs)
+    blank, outputs = np.zeros(c_out, y.dtype), np.empty(g.m * g.m, np.int64)
+    of_y = Scattered(y.reshape(-1), outputs, blank)
+    of_m = Scattered(m, places_apart(g.n * g.n, panels * total * width + APART), blank)
+    for t in range(image * g.down * g.across, (image + 1) * g.down * g.across):
+        output_places(g, t, y.shape, outputs)
         for panel in range(panels):
             columns = min(width, c_out - panel * width)
-            target = (panel * total + t) * width
-            to_m(form, flat, panel * width, outputs, blank, m, target, m_places, blank, columns)
+            to_m(g.form, of_y, panel * width, of_m, (panel * total + t) * width, columns)
 
 
 @units
-def _weight_grad_units(unit, x, m, s, form, size, r, n, pad_h, pad_w, down, across, deep, dw):
-    n_images, h, w, c_in = x.shape
-    c_out = dw.shape[3]
-    width = PANEL_BYTES // x.itemsize
-    panels = (c_out + width - 1) // width
-    total = n_images * down * across
-    groups = (c_in + deep - 1) // deep
-    flat_x, flat_w = x.reshape(-1), dw.reshape(-1)
-    phase, c0 = unit // groups, unit % groups * deep
-    channels = min(deep, c_in - c0)
+def _weight_grad_units(unit, x, m, dw, g):
+    c_in, c_out, total = x.shape[3], dw.shape[3], x.shape[0] * g.down * g.across
+    points, width = g.n * g.n, PANEL_BYTES // x.itemsize
+    m_far = (c_out + width - 1) // width * total * width + APART
+    groups = (c_in + g.block - 1) // g.block
+    phase, c0 = unit // groups, unit % groups * g.block
+    channels = min(g.block, c_in - c0)
     v_far, u_far = 2 * BLOCK * channels + APART, channels * c_out + APART
-    v, u = scratch(n * n * v_far, x), scratch(n * n * u_far, x)
-    blank, edge = np.zeros(channels, x.dtype), scratch(TILE_ROWS * width, x)
-    v_places, u_places = places_apart(n * n, v_far), places_apart(n * n, u_far)
-    pixels, weights = np.empty(n * n, np.int64), np.empty(r * r, np.int64)
+    v, u, edge = scratch(points * v_far, x), scratch(points * u_far, x), scratch(TILE_ROWS * width, x)
+    blank, pixels, weights = np.zeros(channels, x.dtype), np.empty(points, np.int64), np.empty(g.r * g.r, np.int64)
+    of_x, of_v = Scattered(x.reshape(-1), pixels, blank), Scattered(v, places_apart(points, v_far), blank)
+    of_u, of_w = Scattered(u, places_apart(points, u_far), blank), Scattered(dw.reshape(-1), weights, blank)
     for first in range(0, total, 2 * BLOCK):
         count = min(2 * BLOCK, total - first)
         for t in range(count):
-            image, row, column = tile_place(first + t, down, across)
-            input_places(image, row, column, phase, s, size, n, pad_h, pad_w, h, w, c_in, pixels)
-            to_v(form, flat_x, c0, pixels, blank, v, t * channels, v_places, blank, channels)
-        for k in range(n * n):
-            panel = k * (panels * total * width + APART) + first * width
-            multiply(
-                v, k * v_far, 1, channels, TILE_ROWS, m, panel, width, total * width,
-                channels, c_out, count, u, k * u_far, c_out, first == 0, edge,
-            )  # fmt: skip
-    for i in range(r):
-        for j in range(r):
-            weights[i * r + j] = ((s * i + phase // s) * s * r + s * j + phase % s) * c_in * c_out
+            input_places(g, first + t, phase, x.shape, pixels)
+            to_v(g.form, of_x, c0, of_v, t * channels, channels)
+        for k in range(points):
+            tiles = Tiles(v, k * v_far, 1, channels, TILE_ROWS)
+            outputs = Panels(m, k * m_far + first * width, width, total * width)
+            multiply(tiles, outputs, Rows(u, k * u_far, c_out, edge), channels, c_out, count, first == 0)
+    tap_places(g, phase, c_in * c_out, weights)
     for c in range(channels):
-        from_u(form, u, c * c_out, u_places, blank, flat_w, (c0 + c) * c_out, weights, blank, c_out)
+        from_u(g.form, of_u, c * c_out, of_w, (c0 + c) * c_out, c_out)
