@@ -10,6 +10,7 @@ from minigan.kernels.cpu.jit import helper, late, vector_bytes
 from minigan.kernels.cpu.lanes import transpose_square
 from minigan.kernels.cpu.tile import PANEL_BYTES, TILE_ROWS, Matrix
 from minigan.kernels.cpu.units import units
+from minigan.kernels.cpu.vector import instruction
 
 VECTOR_BYTES = late(vector_bytes)
 ALIGNMENT = 64  # bytes of a line of the cache: vectors that straddle two lines take twice as long to load
@@ -73,27 +74,11 @@ def pack(b, k, n, packed):
 @late
 def copy_rows() -> Any:
     """Build ``copy_rows(y, y_at, x, x_at)``: copy TILE_ROWS entries that lie side by side."""
-    from llvmlite import ir
-    from numba import types
-    from numba.extending import intrinsic
-
     tile_rows = TILE_ROWS.make()
 
-    @intrinsic
-    def copy_rows(typing, y, y_at, x, x_at):
-        def generate(context, builder, signature, arguments):
-            number = context.get_value_type(signature.args[0].dtype)
-            places = []
-            for position in (0, 2):
-                array = context.make_array(signature.args[position])(context, builder, arguments[position])
-                place = builder.gep(array.data, [arguments[position + 1]])
-                places.append(builder.bitcast(place, ir.VectorType(number, tile_rows).as_pointer()))
-            value = builder.load(places[1])
-            value.align = context.get_abi_sizeof(number)
-            builder.store(value, places[0]).align = value.align
-            return context.get_dummy_value()
-
-        return types.void(y, types.intp, x, types.intp), generate
+    @instruction
+    def copy_rows(code, y, y_at, x, x_at):
+        code.store(code.load(code.at(x, x_at), code.vector_of(tile_rows)), code.at(y, y_at))
 
     return copy_rows
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from minigan.kernels.cpu.jit import NOT_FROM_PYTHON, address_of, compile_ahead, compiled, edition, late, load_numba
+from minigan.kernels.cpu.vector import Code, instruction
 
 LINE = 8  # words of a line of the cache
 JOB, ACTIVE, BUSY, TASK, STOP = (LINE * i for i in range(5))
@@ -37,67 +38,60 @@ PATIENCE = 2000  # looks at helpers that are still inside, before the core is of
 SERIAL = os.environ.get("MINIGAN_SERIAL") == "1"  # all on one thread: for tests of what a single loop does
 
 
+def _a_word(types: Any, *_: Any) -> Any:
+    return types.intp
+
+
+def _place(code: Code, state: Any, at: Any) -> Any:
+    return code.at(code.builder.inttoptr(state, code.words.as_pointer()), at)
+
+
 @late
 def swap_word() -> Any:
     """Build ``swap_word(state, at, value)``: write, and return what was there; threads agree on the order."""
-    return _on_word(lambda builder, place, value: builder.atomic_rmw("xchg", place, value, "seq_cst"))
+
+    @instruction(result=_a_word)
+    def swap_word(code, state, at, value):
+        return code.builder.atomic_rmw("xchg", _place(code, state, at), value, "seq_cst")
+
+    return swap_word
 
 
 @late
 def add_word() -> Any:
     """Build ``add_word(state, at, value)``: add, and return what was there."""
-    return _on_word(lambda builder, place, value: builder.atomic_rmw("add", place, value, "seq_cst"))
+
+    @instruction(result=_a_word)
+    def add_word(code, state, at, value):
+        return code.builder.atomic_rmw("add", _place(code, state, at), value, "seq_cst")
+
+    return add_word
 
 
 @late
 def read_word() -> Any:
-    """Build ``read_word(state, at, 0)``."""
-    return _on_word(lambda builder, place, value: builder.load_atomic(place, "seq_cst", 8))
+    """Build ``read_word(state, at)``."""
 
+    @instruction(result=_a_word)
+    def read_word(code, state, at):
+        return code.builder.load_atomic(_place(code, state, at), "seq_cst", 8)
 
-def _on_word(rule: Any) -> Any:
-    from llvmlite import ir
-    from numba import types
-    from numba.extending import intrinsic
-
-    @intrinsic
-    def on_word(typing: Any, state: Any, at: Any, value: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            first = builder.inttoptr(values[0], ir.IntType(64).as_pointer())
-            return rule(builder, builder.gep(first, [values[1]]), values[2])
-
-        return types.intp(types.intp, types.intp, types.intp), generate
-
-    return on_word
+    return read_word
 
 
 @late
 def rest() -> Any:
     """Build ``rest()``: tell the core that this is a loop that waits."""
-    from llvmlite import ir
     from llvmlite.binding import get_process_triple
-    from numba import types
-    from numba.core import cgutils
-    from numba.extending import intrinsic
 
     machine = get_process_triple().split("-")[0]
 
-    @intrinsic
-    def rest(typing: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            def hint(name: str, *numbers: int) -> None:
-                small = ir.IntType(32)
-                kind = ir.FunctionType(ir.VoidType(), [small] * len(numbers))
-                function = cgutils.get_or_insert_function(builder.module, kind, name)
-                builder.call(function, [small(n) for n in numbers])
-
-            if machine in ("x86_64", "i686"):
-                hint("llvm.x86.sse2.pause")
-            elif machine in ("aarch64", "arm64"):
-                hint("llvm.aarch64.hint", 1)  # yield
-            return context.get_dummy_value()
-
-        return types.void(), generate
+    @instruction
+    def rest(code):
+        if machine in ("x86_64", "i686"):
+            code.call("llvm.x86.sse2.pause", code.nothing)
+        elif machine in ("aarch64", "arm64"):
+            code.call("llvm.aarch64.hint", code.nothing, code.small(1))  # yield
 
     return rest
 
@@ -105,22 +99,11 @@ def rest() -> Any:
 @late
 def nap() -> Any:
     """Build ``nap(µs)``: sleep; nap(0) offers the core to others."""
-    from llvmlite import ir
-    from numba import types
-    from numba.core import cgutils
-    from numba.extending import intrinsic
 
-    small = ir.IntType(32)
-
-    @intrinsic
-    def nap(typing: Any, microseconds: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            if os.name == "posix":
-                usleep = cgutils.get_or_insert_function(builder.module, ir.FunctionType(small, [small]), "usleep")
-                builder.call(usleep, [builder.trunc(values[0], small)])
-            return context.get_dummy_value()
-
-        return types.void(types.intp), generate
+    @instruction
+    def nap(code, microseconds):
+        if os.name == "posix":
+            code.call("usleep", code.small, code.builder.trunc(microseconds, code.small))
 
     return nap
 
@@ -128,18 +111,11 @@ def nap() -> Any:
 @late
 def call_task() -> Any:
     """Build ``call_task(function, share, arguments)``: call the function at this address."""
-    from llvmlite import ir
-    from numba import types
-    from numba.extending import intrinsic
 
-    @intrinsic
-    def call_task(typing: Any, function: Any, share: Any, arguments: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64), ir.IntType(64)])
-            builder.call(builder.inttoptr(values[0], kind.as_pointer()), [values[1], values[2]])
-            return context.get_dummy_value()
-
-        return types.void(types.intp, types.intp, types.intp), generate
+    @instruction
+    def call_task(code, function, share, arguments):
+        kind = code.ir.FunctionType(code.nothing, [code.words, code.words])
+        code.builder.call(code.builder.inttoptr(function, kind.as_pointer()), [share, arguments])
 
     return call_task
 
@@ -155,7 +131,7 @@ def _lead(state, function, arguments):
     call_task(function, 0, arguments)
     add_word(state, JOB, 1)
     looks = 0
-    while read_word(state, ACTIVE, 0) > 0:
+    while read_word(state, ACTIVE) > 0:
         looks += 1
         if looks % PATIENCE == 0:
             nap(0)
@@ -166,12 +142,12 @@ def _lead(state, function, arguments):
 def _help(state, share):
     """Do this share of every job that is opened, until there was none for a while."""
     done, looks = 0, 0
-    while looks < WATCH + NAPS and read_word(state, STOP, 0) == 0:
-        job = read_word(state, JOB, 0)
+    while looks < WATCH + NAPS and read_word(state, STOP) == 0:
+        job = read_word(state, JOB)
         if job % 2 == 1 and job != done:
             add_word(state, ACTIVE, 1)
-            if read_word(state, JOB, 0) == job:  # still open: now it cannot be left before this helper leaves
-                call_task(read_word(state, TASK, 0), share, read_word(state, TASK + 1, 0))
+            if read_word(state, JOB) == job:  # still open: now it cannot be left before this helper leaves
+                call_task(read_word(state, TASK), share, read_word(state, TASK + 1))
             add_word(state, ACTIVE, -1)
             done, looks = job, 0
         else:

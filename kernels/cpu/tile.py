@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from minigan.kernels.cpu.jit import helper, late, vector_bytes
+from minigan.kernels.cpu.vector import instruction
 
 PANEL_BYTES = late(lambda: 2 * vector_bytes())  # the columns of a tile lie side by side in two vectors
 DEPTH = 256  # entries of k that one tile walks, so that what it reads of B stays in the first-level cache
@@ -94,114 +95,45 @@ class Spot(NamedTuple):
 @late
 def tile() -> Any:
     """Build ``tile(a, b, c, spot)`` for loop nests, of Tiles, Panels, Rows and a Spot; 1 <= rows, 1 <= depth."""
-    from llvmlite import ir
-    from numba import types
-    from numba.core import cgutils
-    from numba.extending import intrinsic
-
     tile_rows = TILE_ROWS.make()
-    word, small, byte = ir.IntType(64), ir.IntType(32), ir.IntType(8)
+    cells = [(i, j) for i in range(tile_rows) for j in range(2)]
 
-    @intrinsic
-    def tile(typing, a, b, c, spot):
-        def generate(context, builder, signature, arguments):
-            a, b, c, spot = (
-                kind.instance_class(*cgutils.unpack_tuple(builder, value))
-                for kind, value in zip(signature.args, arguments, strict=True)
-            )
-            rows = spot.rows
-            array_kind = signature.args[0].types[0]
-            number = context.get_value_type(array_kind.dtype)
-            size = context.get_abi_sizeof(number)
-            lanes = vector_bytes() // size
-            vector = ir.VectorType(number, lanes)
-            cells = [(i, j) for i in range(tile_rows) for j in range(2)]
-            multiply_add = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(vector, [vector] * 3),
-                f"llvm.fma.v{lanes}f{8 * size}",
-            )
+    @instruction
+    def tile(code, a, b, c, spot):
+        build = code.builder
+        second = code.word(code.lanes)
 
-            def start(data, offset):
-                array = context.make_array(array_kind)(context, builder, data)
-                return builder.gep(array.data, [offset])
+        def side_by_side(pointer):
+            return pointer, code.at(pointer, second)
 
-            def vector_at(pointer, j):
-                return builder.bitcast(builder.gep(pointer, [word(j * lanes)]), vector.as_pointer())
+        def row_offset(i, stride):
+            """Rows beyond the edge repeat the last one, and come out equal to it."""
+            inside = build.icmp_signed("<", code.word(i), spot.rows)
+            return build.mul(build.select(inside, code.word(i), build.sub(spot.rows, code.word(1))), stride)
 
-            def load(pointer, j):
-                value = builder.load(vector_at(pointer, j))
-                value.align = size
-                return value
+        # hidden: the compiler would add the rows' offsets up one after the other, for every k
+        row_bytes = build.mul(a.row, code.word(code.size))
+        offsets = [code.hidden(row_offset(i, row_bytes)) if i else code.word(0) for i in range(tile_rows)]
+        start_a, start_b, start_c = code.at(a.data, spot.a), code.at(b.data, spot.b), code.at(c.data, spot.c)
+        ahead = code.at(b.data, spot.ahead)
+        out = [side_by_side(code.at(start_c, row_offset(i, c.row))) for i in range(tile_rows)]
 
-            def spread(value):
-                nothing = ir.Constant(vector, ir.Undefined)
-                one = builder.insert_element(nothing, value, small(0))
-                return builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(small, lanes), [0] * lanes))
-
-            def row_offset(i, stride):
-                """Rows beyond the edge repeat the last one, and come out equal to it."""
-                inside = builder.icmp_signed("<", word(i), rows)
-                return builder.mul(builder.select(inside, word(i), builder.sub(rows, word(1))), stride)
-
-            # The empty assembly hides how the rows' offsets follow from one another: they stay in registers of their
-            # own, where the compiler would otherwise add them up one after the other for every k.
-            hide = ir.InlineAsm(ir.FunctionType(word, [word]), "", "=r,0")
-            row_bytes = builder.mul(a.row, word(size))
-            offsets = [builder.call(hide, [row_offset(i, row_bytes)]) if i else word(0) for i in range(tile_rows)]
-            first_a, first_b, first_c = start(a.data, spot.a), start(b.data, spot.b), start(c.data, spot.c)
-            start_b = start(b.data, spot.ahead)
-            prefetch = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(ir.VoidType(), [byte.as_pointer(), small, small, small]),
-                "llvm.prefetch.p0",
-            )
-            c_rows = [builder.gep(first_c, [row_offset(i, c.row)]) for i in range(tile_rows)]
-
-            clear, more, head, loop, end = (
-                builder.append_basic_block(name) for name in ("clear", "more", "head", "loop", "end")
-            )
-            builder.cbranch(spot.fresh, clear, more)
-            builder.position_at_end(clear)
-            builder.branch(head)
-            builder.position_at_end(more)
-            loaded = [load(c_rows[i], j) for i, j in cells]
-            builder.branch(head)
-
-            builder.position_at_end(head)
-            begin = [builder.phi(vector) for _ in cells]
-            for phi, value in zip(begin, loaded, strict=True):
-                phi.add_incoming(ir.Constant(vector, [0.0] * lanes), clear)
-                phi.add_incoming(value, more)
-            builder.branch(loop)
-
-            builder.position_at_end(loop)
-            step = builder.phi(word)
-            sums = [builder.phi(vector) for _ in cells]
-            row_of_b = builder.gep(first_b, [builder.mul(step, b.row)])
-            column_of_a = builder.bitcast(builder.gep(first_a, [builder.mul(step, a.col)]), byte.as_pointer())
-            soon = builder.gep(start_b, [builder.mul(step, spot.stride)])
-            builder.call(prefetch, [builder.bitcast(soon, byte.as_pointer()), small(0), small(2), small(1)])
-            of_b = [load(row_of_b, j) for j in range(2)]
+        def products_added(step, sums):
+            row_of_b = side_by_side(code.at(start_b, build.mul(step, b.row)))
+            column_of_a = build.bitcast(code.at(start_a, build.mul(step, a.col)), code.bytes)
+            code.prefetch(code.at(ahead, build.mul(step, spot.stride)))
+            of_b = [code.load(place) for place in row_of_b]
             grown = []
-            for i in range(tile_rows):
-                entry = builder.bitcast(builder.gep(column_of_a, [offsets[i]]), number.as_pointer())
-                of_a = spread(builder.load(entry))
-                grown += [builder.call(multiply_add, [of_a, of_b[j], sums[2 * i + j]]) for j in range(2)]
-            following = builder.add(step, word(1))
-            step.add_incoming(word(0), head)
-            step.add_incoming(following, loop)
-            for phi, before, after in zip(sums, begin, grown, strict=True):
-                phi.add_incoming(before, head)
-                phi.add_incoming(after, loop)
-            builder.cbranch(builder.icmp_signed("<", following, spot.depth), loop, end)
+            for i, offset in enumerate(offsets):
+                of_a = code.spread(code.load(code.at(column_of_a, offset), code.number))
+                grown += [code.fma(of_a, of_b[j], sums[2 * i + j]) for j in range(2)]
+            return grown
 
-            builder.position_at_end(end)
-            for value, (i, j) in zip(grown, cells, strict=True):
-                builder.store(value, vector_at(c_rows[i], j)).align = size
-            return context.get_dummy_value()
-
-        return types.void(a, b, c, spot), generate
+        sums = code.either(
+            spot.fresh, lambda: [code.constant(0.0) for _ in cells], lambda: [code.load(out[i][j]) for i, j in cells]
+        )
+        for (i, j), total in zip(cells, code.repeat(spot.depth, sums, products_added), strict=True):
+            code.store(total, out[i][j])
 
     return tile
 
@@ -209,63 +141,35 @@ def tile() -> Any:
 @late
 def dot() -> Any:
     """Build ``dot(a, a_at, b, b_at, k)``: Σ a·b over k entries side by side, in lanes that are added up at the end."""
-    from llvmlite import ir
-    from numba import types
-    from numba.core import cgutils
-    from numba.extending import intrinsic
-
-    word, small = ir.IntType(64), ir.IntType(32)
     chains = 4  # sums at work at once, as one multiply-add takes about four steps to finish
 
-    @intrinsic
-    def dot(typing, a, a_at, b, b_at, k):
-        signature = a.dtype(a, types.intp, b, types.intp, types.intp)
+    @instruction(result=lambda types, a, *_: a.dtype)
+    def dot(code, a, a_at, b, b_at, k):
+        build = code.builder
+        a, b = code.at(a, a_at), code.at(b, b_at)
 
-        def generate(context, builder, signature, arguments):
-            number = context.get_value_type(signature.args[0].dtype)
-            size = context.get_abi_sizeof(number)
-            lanes = vector_bytes() // size
-            vector = ir.VectorType(number, lanes)
-            stride = word(lanes * chains)
+        def add(total, at, kind):
+            factors = [code.load(code.at(pointer, at), kind) for pointer in (a, b)]
+            build.store(code.fma(*factors, build.load(total)), total)
 
-            def multiply_add(kind, name):
-                function = ir.FunctionType(kind, [kind] * 3)
-                return cgutils.get_or_insert_function(builder.module, function, f"llvm.fma.{name}f{8 * size}")
-
-            def start(position):
-                array = context.make_array(signature.args[position])(context, builder, arguments[position])
-                return builder.gep(array.data, [arguments[position + 1]])
-
-            def load(pointer, at, chain):
-                here = builder.gep(pointer, [builder.add(at, word(chain * lanes))])
-                value = builder.load(builder.bitcast(here, vector.as_pointer()))
-                value.align = size
-                return value
-
-            first_a, first_b, k = start(0), start(2), arguments[4]
-            sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * lanes)) for _ in range(chains)]
-            whole = builder.mul(builder.sdiv(k, stride), stride)
-            with cgutils.for_range_slice(builder, word(0), whole, stride, word) as (at, _):
-                for chain, total in enumerate(sums):
-                    factors = load(first_a, at, chain), load(first_b, at, chain)
-                    fma = multiply_add(vector, f"v{lanes}")
-                    builder.store(builder.call(fma, [*factors, builder.load(total)]), total)
-
-            totals = [builder.load(total) for total in sums]
-            while len(totals) > 1:
-                totals = [builder.fadd(x, y) for x, y in zip(totals[::2], totals[1::2], strict=True)]
-            total, half = totals[0], lanes // 2
-            while half:
-                order = ir.Constant(ir.VectorType(small, lanes), [(i + half) % lanes for i in range(lanes)])
-                total = builder.fadd(total, builder.shuffle_vector(total, total, order))
-                half //= 2
-            result = cgutils.alloca_once_value(builder, builder.extract_element(total, small(0)))
-            with cgutils.for_range_slice(builder, whole, k, word(1), word) as (at, _):
-                entries = [builder.load(builder.gep(p, [at])) for p in (first_a, first_b)]
-                builder.store(builder.call(multiply_add(number, ""), [*entries, builder.load(result)]), result)
-            return builder.load(result)
-
-        return signature, generate
+        sums = [code.variable(code.constant(0.0)) for _ in range(chains)]
+        stride = code.word(code.lanes * chains)
+        whole = build.mul(build.sdiv(k, stride), stride)
+        with code.span(code.word(0), whole, stride) as (at, _):
+            for chain, total in enumerate(sums):
+                add(total, build.add(at, code.word(chain * code.lanes)), code.vector)
+        totals = [build.load(total) for total in sums]
+        while len(totals) > 1:
+            totals = [build.fadd(x, y) for x, y in zip(totals[::2], totals[1::2], strict=True)]
+        vector, half = totals[0], code.lanes // 2
+        while half:
+            turned = code.shuffle(vector, vector, [(i + half) % code.lanes for i in range(code.lanes)])
+            vector = build.fadd(vector, turned)
+            half //= 2
+        total = code.variable(build.extract_element(vector, code.small(0)))
+        with code.span(whole, k, code.word(1)) as (at, _):
+            add(total, at, code.number)
+        return build.load(total)
 
     return dot
 
