@@ -53,7 +53,7 @@ setup(
     },
     install_requires=[
         "numpy>=2.0",
-        "numba>=0.61",
+        "numba>=0.61,<0.69",  # kernels/cpu/numba_private.py: what a newer one may have moved
         "matplotlib>=3.8",
         "pillow>=10",
         "safetensors>=0.4.5",

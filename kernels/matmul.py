@@ -56,9 +56,9 @@ def _dense(x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
 def _entries(x: Any) -> tuple[Any, int, int]:
     """Return a matrix as its entries in memory, with the strides of rows and columns."""
     if x.flags.c_contiguous:
-        return x.reshape(-1), x.shape[1], 1
+        return x.ravel(), x.shape[1], 1
     if x.flags.f_contiguous:
-        return x.T.reshape(-1), 1, x.shape[0]
+        return x.T.ravel(), 1, x.shape[0]
     return np.ascontiguousarray(x).reshape(-1), x.shape[1], 1
 
 

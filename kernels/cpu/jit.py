@@ -24,32 +24,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from minigan.kernels.cpu import numba_private
+
 # what only compiled code calls needs none of the code that unpacks Python's objects
 NOT_FROM_PYTHON = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 _listener: Any = None
 
 
-def _announce_compilation(numba: Any) -> None:
+def _announce_compilation() -> None:
     """Say once, when the first real compilation (not a cache load) begins, why the first call is slow."""
     global _listener
     if _listener is not None:
         return
-    from numba.core import event
+    _listener = numba_private.on_compilation(_say_once)
 
-    class FirstCompilation(event.Listener):
-        announced = False
 
-        def on_start(self, event: Any) -> None:
-            if not self.announced:
-                self.announced = True
-                print("minigan: compiling the CPU kernels (once; they are cached on disk)", file=sys.stderr, flush=True)
-
-        def on_end(self, event: Any) -> None:
-            pass
-
-    _listener = FirstCompilation()
-    event.register("numba:compile", _listener)
+@functools.cache
+def _say_once() -> None:
+    print("minigan: compiling the CPU kernels (once; they are cached on disk)", file=sys.stderr, flush=True)
 
 
 @functools.cache
@@ -94,7 +87,7 @@ def load_numba() -> Any:
     import numba
 
     _keep_memory()
-    _announce_compilation(numba)
+    _announce_compilation()
     return numba
 
 
@@ -127,9 +120,7 @@ class Helper(Late):
     def _compile(self) -> Any:
         numba = load_numba()
         compiled = numba.njit(error_model="numpy", nogil=True, **NOT_FROM_PYTHON)(_bound(self.function))
-        # Numba would compile it anew for every constant among the arguments
-        general, unliteral = compiled.get_call_template, numba.types.unliteral
-        compiled.get_call_template = lambda args, named: general(tuple(map(unliteral, args)), named)
+        numba_private.ignore_constants(compiled)
         return compiled
 
 
@@ -171,10 +162,3 @@ def compiled(function: Callable[..., Any], name: str, **options: Any) -> Any:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # compile in every process
         return numba.njit(**options)(function)
-
-
-def address_of(dispatcher: Any, kinds: tuple[Any, ...]) -> int:
-    """Return where the machine code for arguments of these types lies."""
-    dispatcher.compile(kinds)
-    overload = dispatcher.overloads[kinds]
-    return overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name)

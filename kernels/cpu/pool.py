@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels.cpu.jit import NOT_FROM_PYTHON, address_of, compile_ahead, compiled, edition, late, load_numba
+from minigan.kernels.cpu.jit import NOT_FROM_PYTHON, compile_ahead, compiled, edition, late, load_numba
+from minigan.kernels.cpu.numba_private import address_of, compiled_just_now, most_threads
 from minigan.kernels.cpu.vector import Code, instruction
 
 LINE = 8  # words of a line of the cache
@@ -163,7 +164,7 @@ def leader() -> int:
     """Return the address of the compiled :func:`_lead`; in a cold cache, have the rest compiled ahead."""
     lead = compiled(_lead, f"_lead.{edition()}", **NOT_FROM_PYTHON)
     address = address_of(lead, (load_numba().intp,) * 3)
-    if lead.stats.cache_path and not lead.stats.cache_hits:
+    if compiled_just_now(lead):
         compile_ahead()
     return address
 
@@ -173,7 +174,7 @@ class Pool:
 
     def __init__(self) -> None:
         numba = load_numba()
-        self.threads = 1 if SERIAL else min(MOST_THREADS, numba.config.NUMBA_NUM_THREADS)
+        self.threads = 1 if SERIAL else min(MOST_THREADS, most_threads())
         self.asleep = False
         if self.threads == 1:
             return

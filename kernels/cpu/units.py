@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from minigan.kernels.cpu.jit import NOT_FROM_PYTHON, address_of, compiled, edition, late, load_numba
+from minigan.kernels.cpu import numba_private
+from minigan.kernels.cpu.jit import NOT_FROM_PYTHON, compiled, edition, late, load_numba
 from minigan.kernels.cpu.pool import LINE, MOST_THREADS, leader, pool
+from minigan.kernels.cpu.vector import Code
 
 CHUNK = 1 << 13  # elements of one chunk of a flat loop
 PARALLEL_WORK = 1 << 13  # elements from which two threads beat one: a few microseconds of work
@@ -28,80 +30,70 @@ def launch() -> Any:
     Each thread has a share of the units, the same ones in every call of this size, so that what it reads is in its own
     cache; when it has done them it takes what is left of the others', who may have come late or run slower.
     """
-    from llvmlite import ir
     from numba import types
-    from numba.core import cgutils
-    from numba.core.errors import TypingError
     from numba.extending import intrinsic
-
-    word = ir.IntType(64)
-
-    def write_body(context: Any, module: Any, kinds: list[Any], shared: Any) -> Any:
-        """Write the function (share, what all threads share) that does a share of the units, then what others left."""
-        body = ir.Function(
-            module, ir.FunctionType(ir.VoidType(), [word, word]), context.mangler("share_of_units", kinds)
-        )
-        body.linkage = "internal"
-        builder = ir.IRBuilder(body.append_basic_block())
-        held = builder.inttoptr(body.args[1], shared)
-        count, shares, taken, function, packed = (
-            builder.load(cgutils.gep_inbounds(builder, held, 0, i)) for i in range(5)
-        )
-        convention, types_of = context.call_conv, [types.intp, *kinds]
-        function = builder.inttoptr(function, convention.get_function_type(types.void, types_of).as_pointer())
-        given = cgutils.unpack_tuple(builder, packed)
-        with cgutils.for_range(builder, shares) as loop:
-            share = builder.urem(builder.add(body.args[0], loop.index), shares)
-            counter = builder.gep(taken, [builder.mul(share, word(LINE))])
-            end = builder.udiv(builder.mul(builder.add(share, word(1)), count), shares)
-            take, work, done = (builder.append_basic_block(name) for name in ("take", "work", "done"))
-            builder.branch(take)
-            builder.position_at_end(take)
-            unit = builder.atomic_rmw("add", counter, word(1), "monotonic")
-            builder.cbranch(builder.icmp_signed("<", unit, end), work, done)
-            builder.position_at_end(work)
-            status, _ = convention.call_function(builder, function, types.void, types_of, [unit, *given])
-            with builder.if_then(status.is_error, likely=False):
-                builder.store(word(1), builder.gep(taken, [word(FAILED)]))
-            builder.branch(take)
-            builder.position_at_end(done)
-        builder.ret_void()
-        return body
 
     @intrinsic
     def launch(typing: Any, count: Any, shares: Any, lead: Any, state: Any, function: Any, arguments: Any) -> Any:
-        for kind in arguments:
-            if isinstance(kind, types.Array) and kind.layout != "C":
-                raise TypingError("loop nests take contiguous arrays")
+        if any(isinstance(kind, types.Array) and kind.layout != "C" for kind in arguments):
+            raise numba_private.refusal("loop nests take contiguous arrays")
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             count, shares, lead, state, function, packed = values
-            taken = builder.alloca(word, word(LINE * (MOST_THREADS + 1)))
-            failed = builder.gep(taken, [word(FAILED)])
-            builder.store(word(0), failed)
-            with cgutils.for_range(builder, shares) as loop:
-                first = builder.udiv(builder.mul(loop.index, count), shares)
-                builder.store(first, builder.gep(taken, [builder.mul(loop.index, word(LINE))]))
-            numbers = [count, shares, taken, function, packed]
-            shared = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, numbers))
-            body = write_body(context, builder.module, list(signature.args[5]), shared.type)
-            address = builder.ptrtoint(shared, word)
-            alone = builder.icmp_unsigned("==", lead, word(0))
-            with builder.if_else(alone) as (one, many):
+            code = Code(context, builder)
+            taken = builder.alloca(code.words, code.word(LINE * (MOST_THREADS + 1)))
+            failed = code.at(taken, code.word(FAILED))
+            builder.store(code.word(0), failed)
+            with code.span(code.word(0), shares, code.word(1)) as (share, _):
+                first = builder.udiv(builder.mul(share, count), shares)
+                builder.store(first, code.at(taken, builder.mul(share, code.word(LINE))))
+            shared = code.variable(numba_private.struct(builder, [count, shares, taken, function, packed]))
+            body = _write_body(code, [types.intp, *signature.args[5]], shared.type)
+            address = builder.ptrtoint(shared, code.words)
+            with builder.if_else(builder.icmp_unsigned("==", lead, code.word(0))) as (one, many):
                 with one:
-                    builder.call(body, [word(0), address])
+                    builder.call(body, [code.word(0), address])
                 with many:
-                    convention, words = context.call_conv, [types.intp] * 3
-                    run = builder.inttoptr(lead, convention.get_function_type(types.void, words).as_pointer())
-                    given = [state, builder.ptrtoint(body, word), address]
-                    convention.call_function(builder, run, types.void, words, given)
-            with builder.if_then(builder.icmp_unsigned("!=", builder.load(failed), word(0)), likely=False):
-                context.call_conv.return_user_exc(builder, RuntimeError, (FAILURE,))
-            return context.get_dummy_value()
+                    given = [state, builder.ptrtoint(body, code.words), address]
+                    numba_private.call_address(context, builder, lead, [types.intp] * 3, given)
+            with builder.if_then(builder.icmp_unsigned("!=", builder.load(failed), code.word(0)), likely=False):
+                numba_private.fail(context, builder, RuntimeError, FAILURE)
+            return numba_private.nothing(context)
 
         return types.void(*[types.intp] * 5, arguments), generate
 
     return launch
+
+
+def _write_body(code: Code, kinds: list[Any], shared: Any) -> Any:
+    """Write the function (share, what all threads share) that does a share of the units, then what others left."""
+    name = numba_private.own_name(code.context, "share_of_units", kinds[1:])
+    kind = code.ir.FunctionType(code.nothing, [code.words, code.words])
+    body = code.ir.Function(code.builder.module, kind, name)
+    body.linkage = "internal"
+    code = Code(code.context, code.ir.IRBuilder(body.append_basic_block()))
+    build, held = code.builder, code.builder.inttoptr(body.args[1], shared)
+    count, shares, taken, function, packed = (
+        build.load(build.gep(held, [code.small(0), code.small(i)], inbounds=True)) for i in range(5)
+    )
+    given = numba_private.fields(build, packed)
+    with code.span(code.word(0), shares, code.word(1)) as (turn, _):
+        share = build.urem(build.add(body.args[0], turn), shares)
+        counter = code.at(taken, build.mul(share, code.word(LINE)))
+        end = build.udiv(build.mul(build.add(share, code.word(1)), count), shares)
+        take, work, done = (build.append_basic_block(name) for name in ("take", "work", "done"))
+        build.branch(take)
+        build.position_at_end(take)
+        unit = build.atomic_rmw("add", counter, code.word(1), "monotonic")
+        build.cbranch(build.icmp_signed("<", unit, end), work, done)
+        build.position_at_end(work)
+        raised = numba_private.call_address(code.context, build, function, kinds, [unit, *given])
+        with build.if_then(raised, likely=False):
+            build.store(code.word(1), code.at(taken, code.word(FAILED)))
+        build.branch(take)
+        build.position_at_end(done)
+    build.ret_void()
+    return body
 
 
 def _launch_units(count, shares, lead, state, function, *arguments):  # noqa: ANN002
@@ -138,21 +130,15 @@ class Units:
         with _lock:
             numba = load_numba()
             leader()
-            kinds = [_kind(numba, a) for a in args]
+            kinds = [numba.intp, *map(numba_private.writable_type, args)]
             if view:
-                kinds.append(numba.types.NamedTuple([_kind(numba, a) for a in view], type(view)))
+                kinds.append(numba_private.view_type(view))
             name = f"{self.function.__module__}.{self.function.__qualname__}.{edition()}"
             dispatcher = compiled(self.function, name, **NOT_FROM_PYTHON)
             self._kept.append(dispatcher)  # its code must live as long as its address
             start = compiled(_launch_units, f"{name}.launch", no_cfunc_wrapper=True)
-            self._compiled[args[0].dtype] = start, address_of(dispatcher, (numba.intp, *kinds))
+            self._compiled[args[0].dtype] = start, numba_private.address_of(dispatcher, tuple(kinds))
             return self._compiled[args[0].dtype]
-
-
-def _kind(numba: Any, value: Any) -> Any:
-    """Return Numba's type of an argument; of an array, the type that may be written to."""
-    kind = numba.typeof(value)
-    return kind.copy(readonly=False) if isinstance(kind, numba.types.Array) else kind
 
 
 def units(function: Callable[..., Any]) -> Units:

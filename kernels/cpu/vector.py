@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from minigan.kernels.cpu import numba_private
 from minigan.kernels.cpu.jit import vector_bytes
 
 
@@ -27,21 +28,18 @@ class Code:
         self.words, self.small, self.bytes = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
         self.nothing = ir.VoidType()
         if dtype is not None:
-            self.number = context.get_value_type(dtype)
-            self.size = context.get_abi_sizeof(self.number)
+            self.number, self.size = numba_private.number_type(context, dtype)
             self.lanes = vector_bytes() // self.size
             self.vector = self.vector_of(self.lanes)
 
     def argument(self, kind: Any, value: Any) -> Any:
         """Return what a builder gets for an argument of this Numba type."""
         from numba import types
-        from numba.core import cgutils
 
         if isinstance(kind, types.Array):
-            return self.context.make_array(kind)(self.context, self.builder, value).data
+            return numba_private.first_entry(self.context, self.builder, kind, value)
         if isinstance(kind, types.NamedTuple):
-            fields = cgutils.unpack_tuple(self.builder, value)
-            return kind.instance_class(*map(self.argument, kind.types, fields))
+            return kind.instance_class(*map(self.argument, kind.types, numba_private.fields(self.builder, value)))
         return value
 
     # --- values -------------------------------------------------------------------------------------------------------
@@ -109,24 +107,18 @@ class Code:
 
     def variable(self, value: Any) -> Any:
         """Return the pointer to a variable of the call, which starts from the value."""
-        from numba.core import cgutils
-
-        return cgutils.alloca_once_value(self.builder, value)
+        return numba_private.variable(self.builder, value)
 
     # --- control ------------------------------------------------------------------------------------------------------
 
     def call(self, name: str, result: Any, *arguments: Any) -> Any:
         """Call a function of LLVM or of the C library."""
-        from numba.core import cgutils
-
         kind = self.ir.FunctionType(result, [a.type for a in arguments])
-        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), arguments)
+        return self.builder.call(numba_private.external(self.builder, kind, name), arguments)
 
     def span(self, begin: Any, end: Any, step: Any) -> Any:
         """Write a loop: ``with code.span(begin, end, step) as (at, _)``."""
-        from numba.core import cgutils
-
-        return cgutils.for_range_slice(self.builder, begin, end, step, self.words)
+        return numba_private.span(self.builder, begin, end, step)
 
     def either(self, condition: Any, yes: Callable[[], list[Any]], no: Callable[[], list[Any]]) -> list[Any]:
         """Return the values that one of two pieces of code makes."""
@@ -191,7 +183,7 @@ def instruction(write: Callable[..., Any] | None = None, *, result: Callable[...
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             code = Code(context, builder, _dtype(signature.args))
             made = write(code, *map(code.argument, signature.args, values))
-            return context.get_dummy_value() if result is None else made
+            return numba_private.nothing(context) if result is None else made
 
         return (result(types, *kinds) if result else types.void)(*kinds), generate
 
