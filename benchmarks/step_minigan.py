@@ -3,7 +3,7 @@
 import numpy as np
 
 import minigan as mg
-from minigan import nn
+from minigan import kernels, nn
 from minigan.engine import device
 from minigan.gan import Alternating, Game, Replayed, make_players
 from minigan.gan.penalties import r1
@@ -30,6 +30,7 @@ def version():
 
 def build(workload, variant, place):
     """Return a function that trains one step, one that waits for it, and on a device one that says what it holds."""
+    kernels.keep_memory()
     device.resolve(place.device)
     g, d = (
         nn.Sequential(*(BUILDERS[kind](*numbers) for kind, *numbers in layers)).to(place.device)

@@ -13,6 +13,7 @@ from minigan.kernels.cpu.winograd import weights_stay
 from minigan.kernels.dispatch import Kernel, active, registry, use
 from minigan.kernels.losses import LOSSES, mean_loss
 from minigan.kernels.matmul import dense, matmul
+from minigan.kernels.memory import keep_memory
 from minigan.kernels.optimisers import adam_, rmsprop_, sgd_, squared_norm
 from minigan.kernels.philox import count_up, philox_bits_, philox_normal_, philox_uniform_
 
@@ -34,6 +35,7 @@ __all__ = [
     "conv2d_weight_grad",
     "count_up",
     "dense",
+    "keep_memory",
     "matmul",
     "mean_loss",
     "philox_bits_",

@@ -360,6 +360,33 @@ def test_bits_do_not_depend_on_the_number_of_threads():
     assert all(len(h) == hashlib.sha256().digest_size * 2 for h in hashes)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator is glibc's")
+def test_the_allocator_is_changed_by_the_command_line_alone():
+    program = """
+import ctypes, os
+for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+    del os.environ[name]
+changes = []
+class Library:
+    def __init__(self, real):
+        self.real = real
+    def __getattr__(self, name):
+        return (lambda *numbers: changes.append(numbers)) if name == "mallopt" else getattr(self.real, name)
+load = ctypes.CDLL
+ctypes.CDLL = lambda name, *args, **kwargs: Library(load(name)) if name is None else load(name, *args, **kwargs)
+import numpy as np
+from minigan import kernels
+kernels.matmul(np.ones((9, 9)), np.ones((9, 9)))
+print(len(changes))
+from minigan.cli.main import main
+main(["no such command"])
+print(len(changes))
+kernels.keep_memory()
+print(len(changes))
+"""
+    assert run_program(program).split() == ["0", "2", "2"]
+
+
 def run_tests_again(names, files, cache, **environment):
     """Run the tests chosen by ``names`` in a process with other settings of the compiler."""
     done = subprocess.run(

@@ -13,7 +13,6 @@ Decisions that hold for every kernel (measured, or found as wrong results elsewh
 from __future__ import annotations
 
 import atexit
-import ctypes
 import functools
 import hashlib
 import os
@@ -45,20 +44,6 @@ def _say_once() -> None:
     print("minigan: compiling the CPU kernels (once; they are cached on disk)", file=sys.stderr, flush=True)
 
 
-@functools.cache
-def _keep_memory() -> None:
-    """Let the C library keep freed arrays for the next step, which asks for the same sizes again.
-
-    It would hand large ones back to the system, and a page that comes anew costs a fault: a tenth of a training step.
-    Where the user has set the allocator (MALLOC_…) or it is not glibc's, it stays as it is.
-    """
-    choose = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if choose and not any(name.startswith("MALLOC_") for name in os.environ):
-        trim_threshold, mmap_threshold = -1, -3  # the numbers of the options
-        choose(mmap_threshold, 1 << 25)  # the most that glibc takes
-        choose(trim_threshold, (1 << 31) - 1)
-
-
 def compile_ahead() -> None:
     """Start a process that compiles, last things first, what a training step will ask for, into the cache on disk.
 
@@ -86,7 +71,6 @@ def load_numba() -> Any:
     """Import Numba, ready to say when it compiles."""
     import numba
 
-    _keep_memory()
     _announce_compilation()
     return numba
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import minigan
+from minigan import kernels
 from minigan.cli.check import check
 from minigan.cli.doctor import doctor
 from minigan.cli.explain import explain
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if arguments else 2
+    kernels.keep_memory()  # this process is ours
     try:
         if arguments[0] not in COMMANDS:
             raise Refusal(f"there is no command {arguments[0]!r}: choose from {', '.join(COMMANDS)}")
