@@ -12,6 +12,24 @@ share lies in words of memory, each on a line of the cache of its own:
     BUSY     1 while one of the program's threads has the helpers: another one works alone meanwhile
     TASK     the job: the address of a function (share, arguments) and of its arguments
     STOP     1 when the process ends
+
+A thread that has a job and finds BUSY at 0 is the leader until it sets it to 0 again:
+
+            BUSY 0 → 1             JOB + 1               JOB + 1               BUSY ← 0
+    free ───────────────▶ taken ──────────────▶ open ───────────────▶ closed ──────────────▶ free
+    JOB even              TASK ← the job        JOB odd               JOB even
+                                                leader and helpers    the leader waits
+                                                do their shares       until ACTIVE is 0
+
+    helper   sees an odd JOB that it has not done, ACTIVE + 1, sees the same JOB, reads TASK, does its share, ACTIVE − 1
+                                                               another JOB: ACTIVE − 1, without a look at TASK
+
+    word     who may write it                 when
+    BUSY     any thread by one exchange       free; after that the leader, when it frees the helpers
+    TASK     the leader                       taken: nobody reads it then
+    JOB      the leader                       taken, open
+    ACTIVE   each helper, + 1 and then − 1    always; who has read TASK came in while the job was open
+    STOP     the thread that ends the process always
 """
 
 from __future__ import annotations

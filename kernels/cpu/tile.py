@@ -2,9 +2,18 @@
 
     C[i, j] (+)= Σ_k A[i, k] · B[k, j]          i < TILE_ROWS, j < two vectors, k in order
 
-A tile keeps TILE_ROWS × 2 vectors of C in registers while it walks k, so that every value it loads is used many times.
-Each entry of C is one chain of fused multiply-adds in the order of k, whatever the tile it falls in: products come out
-the same bit by bit however they are cut up and shared among threads.
+One step of k, with R = TILE_ROWS; every cell is a vector register:
+
+                             B[k, :]   │ first half │ second half │    2 loads
+                                       ├────────────┼─────────────┤
+    A[0, k]    in all lanes  ────────▶ │  C[0, :]   │   C[0, :]   │ ╮
+    A[1, k]    in all lanes  ────────▶ │  C[1, :]   │   C[1, :]   │ │ 2 R multiply-adds
+      …                                │     …      │      …      │ │
+    A[R−1, k]  in all lanes  ────────▶ │ C[R−1, :]  │  C[R−1, :]  │ ╯
+
+A tile keeps its 2 R vectors of C in registers while it walks k, so that every value it loads is used many times. With
+16 registers R is 6: 12 for C, 2 for B, 1 for A. Each entry of C is one chain of fused multiply-adds in the order of k,
+whichever tile it falls in: products have the same bits however they are cut up and shared among threads.
 """
 
 from __future__ import annotations

@@ -12,7 +12,22 @@ With T tiles and one matrix product a point k of the n² points:
 
     V = Bᵀ d B  (n², T, Cin)    U = G g Gᵀ  (n², Cin, Cout)    M[k] = V[k] U[k], summed over the phases    y = Aᵀ M A
 
-and the adjoints: dM = A dy Aᵀ;  dV[k] = dM[k] U[k]ᵀ, dx = B dV Bᵀ added in place;  dU[k] = V[k]ᵀ dM[k], dg = Gᵀ dU G.
+In memory, from left to right, with APART unused entries after each point:
+
+    V    │ tile 0: phase 0, phase 1, … │ tile 1 │ … │ APART │ tile 0 │ …      a phase: Cin entries
+           ╰──────────────── point 0 ─────────────╯         ╰─ point 1 ─
+    U    │ panel 0: phase 0, phase 1, … │ panel 1 │ … │ APART │ panel 0 │ …   a phase: Cin rows of width entries,
+                                                                             those of the panel's output channels
+    M    │ tile 0 │ tile 1 │ … │ APART │ tile 0 │ …                           a tile: Cout entries
+
+V and M hold a block of tiles, and V the phases that one product sums over (``phases_together``). So V[k] is the A of
+tile.py's product, U[k] its B in panels, and M[k] its C. The adjoints are
+
+    dM = A dy Aᵀ    dV[k] = dM[k] U[k]ᵀ, dx = B dV Bᵀ added in place    dU[k] = V[k]ᵀ dM[k], dg = Gᵀ dU G
+
+For dV, V holds one phase, and Uᵀ each phase by itself: (n², phases, panels, Cout, width). For dU, dM lies in panels,
+(n², panels, T, width), and V[k]ᵀ is V[k] read by columns: (n², tiles, channels of the unit).
+
 Each block of tiles is transformed, multiplied and transformed back while it lies in the cache of one core; transforms
 are cheaper to repeat than to store. No sum crosses from one thread to another.
 """
