@@ -6,7 +6,8 @@ Importing this package imports neither Numba nor CuPy: both are loaded when a ke
 if __name__ != "minigan.kernels":  # two module objects of one file would mean two registries
     raise ImportError("import the kernels as minigan.kernels, after `pip install -e .` in the checkout")
 
-from minigan.kernels.batch_norm import batch_norm, batch_norm_grad, batch_norm_grad_vjp
+from minigan.kernels.batch_norm import batch_norm, batch_norm_grad
+from minigan.kernels.batch_norm_vjp import batch_norm_grad_vjp
 from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_grad, bias_act_sums
 from minigan.kernels.conv import conv2d, conv2d_output_shape, conv2d_transpose, conv2d_weight_grad
 from minigan.kernels.cpu.winograd import weights_stay

@@ -7,13 +7,11 @@ takes out of a what lies along 1 and x̂,
 
     dβ = Σ g     dγ = Σ g x̂     dx = γ r P g
 
-and, P being its own adjoint, the cotangent u of dx leads to
+whose own derivative is in batch_norm_vjp.py. x (..., C), γ β μ v (C,).
 
-    dg = γ r P u     dγ = Σ r u P g     dx = −γ r² (mean(g x̂) P u + mean(u x̂) P g + x̂ · mean(u P g))
-
-x (..., C), γ β μ v (C,). Sums run over chunks of rows of a constant size, in the dtype of x within a chunk and in
-float64 beyond, added in order: the result does not depend on the number of threads. Moments are taken about each
-chunk's own mean, so that no digits cancel.
+Sums run over chunks of rows of a constant size, in the dtype of x within a chunk and in float64 beyond, added in order:
+the result does not depend on the number of threads. Moments are taken about each chunk's own mean, so that no digits
+cancel.
 """
 
 from __future__ import annotations
@@ -48,7 +46,8 @@ def batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float, activation: str = "
     return y, mean.astype(x.dtype), var.astype(x.dtype)
 
 
-def _act_grad(g: Any, y: Any, activation: str, slope: float) -> Any:
+def act_grad(g: Any, y: Any, activation: str, slope: float) -> Any:
+    """Return g · dy/dv, by the reference."""
     return bias_act_grad.implementations["reference"](g, y, activation=activation, slope=slope)
 
 
@@ -58,7 +57,7 @@ def batch_norm_grad(
 ) -> Any:
     """Return (dx, dγ, dβ) for the cotangent g of y; ``mean`` and ``var`` are those that batch_norm returned."""
     check_piecewise_linear(activation)
-    g = _act_grad(g, y, activation, slope)
+    g = act_grad(g, y, activation, slope)
     axes = tuple(range(x.ndim - 1))
     rows = x.size // x.shape[-1]
     r = 1 / np.sqrt(var + x.dtype.type(eps))
@@ -69,43 +68,21 @@ def batch_norm_grad(
     return dx.astype(x.dtype), dgamma, dbeta
 
 
-@kernel
-def batch_norm_grad_vjp(
-    u: Any, g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
-) -> Any:
-    """Return the cotangents (dg, dx, dγ) of batch_norm_grad's arguments for the cotangent u of its dx alone."""
-    check_piecewise_linear(activation)
-    inner = _act_grad(g, y, activation, slope)
-    axes = tuple(range(x.ndim - 1))
-    r = 1 / np.sqrt(var + x.dtype.type(eps))
-    xhat = (x - mean) * r
-
-    def average(a: Any) -> Any:
-        return a.mean(axes, dtype=np.float64)
-
-    def project(a: Any) -> Any:
-        return a - average(a) - xhat * average(a * xhat)
-
-    pu, pg = project(u), project(inner)
-    dx = -gamma * r * r * (average(inner * xhat) * pu + average(u * xhat) * pg + xhat * average(u * pg))
-    dgamma = np.sum(r * u * pg, axes)
-    dg = _act_grad((gamma * r * pu).astype(x.dtype), y, activation, slope)
-    return dg, dx.astype(x.dtype), dgamma.astype(x.dtype)
-
-
-def _rows(x: Any) -> Any:
+def as_rows(x: Any) -> Any:
+    """Return x (..., C) as (N, C), contiguous."""
     return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
 
 
-def _partial_sums(count: int, x: Any) -> Any:
+def partial_sums(count: int, x: Any) -> Any:
+    """Return zeros (count, chunks, C) for sums over the rows of x (N, C)."""
     return np.zeros((count, (x.shape[0] + ROWS - 1) // ROWS, x.shape[1]), x.dtype)
 
 
 @batch_norm.numba
 def _batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float, activation: str = "linear", slope: float = 0.0) -> Any:
     check_piecewise_linear(activation)
-    flat = _rows(x)
-    sums = _partial_sums(3, flat)
+    flat = as_rows(x)
+    sums = partial_sums(3, flat)
     _moments_units(sums.shape[1], flat, *sums, work=x.size)
     mean, var, scale, shift = np.empty((4, x.shape[-1]), x.dtype)
     _combine_units(1, *sums, len(flat), eps, *map(np.ascontiguousarray, (gamma, beta)), mean, var, scale, shift, work=0)
@@ -120,10 +97,10 @@ def _batch_norm_grad(
     g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
 ) -> Any:
     check_piecewise_linear(activation)
-    flat_g, flat_x, flat_y = _rows(g), _rows(x), _rows(y)
+    flat_g, flat_x, flat_y = as_rows(g), as_rows(x), as_rows(y)
     below = leaky_slope(x.dtype, activation, slope)
     r = 1 / np.sqrt(var + x.dtype.type(eps))
-    sums = _partial_sums(2, flat_x)
+    sums = partial_sums(2, flat_x)
     _grad_sum_units(sums.shape[1], flat_g, flat_x, flat_y, below, mean, r, sums[0], sums[1], work=x.size)
     dgamma, dbeta = sums.sum(1, dtype=np.float64).astype(x.dtype)
     dx = np.empty(x.shape, x.dtype)
@@ -133,27 +110,6 @@ def _batch_norm_grad(
         sums.shape[1], flat_g, flat_x, flat_y, below, mean, r, scale, dgamma / rows, dbeta / rows, flat_dx, work=x.size
     )
     return dx, dgamma, dbeta
-
-
-@batch_norm_grad_vjp.numba
-def _batch_norm_grad_vjp(
-    u: Any, g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
-) -> Any:
-    check_piecewise_linear(activation)
-    flat_u, flat_g, flat_x, flat_y = map(_rows, (u, g, x, y))
-    below = leaky_slope(x.dtype, activation, slope)
-    r = 1 / np.sqrt(var + x.dtype.type(eps))
-    sums = _partial_sums(5, flat_x)
-    _vjp_sum_units(sums.shape[1], flat_u, flat_g, flat_x, flat_y, below, mean, r, sums, work=x.size)
-    mean_u, mean_g, mean_ux, mean_gx, mean_ug = sums.sum(1, dtype=np.float64) / len(flat_x)
-    along = mean_ug - mean_u * mean_g - mean_ux * mean_gx  # mean(u P g)
-    dg, dx = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
-    numbers = np.stack([mean, r, mean_u, mean_g, mean_ux, mean_gx, along, gamma]).astype(x.dtype)
-    shape = flat_x.shape
-    _vjp_units(
-        sums.shape[1], flat_u, flat_g, flat_x, flat_y, below, numbers, dg.reshape(shape), dx.reshape(shape), work=x.size
-    )
-    return dg, dx, (r * along * len(flat_x)).astype(x.dtype)
 
 
 @units
@@ -237,43 +193,9 @@ def _grad_units(chunk, g, x, y, slope, mean, r, scale, dgamma, dbeta, dx):
             out[c] = scale[c] * (dy[c] * (one if sign[c] > 0 else slope) - dbeta[c] - xhat * dgamma[c])
 
 
-@units
-def _vjp_sum_units(chunk, u, g, x, y, slope, mean, r, sums):
-    one = x.dtype.type(1)
-    sum_u, sum_g, sum_ux = sums[0, chunk], sums[1, chunk], sums[2, chunk]
-    sum_gx, sum_ug = sums[3, chunk], sums[4, chunk]
-    for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
-        du, dy, values, sign = u[row], g[row], x[row], y[row]
-        for c in range(values.size):
-            d = dy[c] * (one if sign[c] > 0 else slope)
-            xhat = (values[c] - mean[c]) * r[c]
-            sum_u[c] += du[c]
-            sum_g[c] += d
-            sum_ux[c] += du[c] * xhat
-            sum_gx[c] += d * xhat
-            sum_ug[c] += du[c] * d
-
-
-@units
-def _vjp_units(chunk, u, g, x, y, slope, numbers, dg, dx):
-    one = x.dtype.type(1)
-    mean, r, mean_u, mean_g = numbers[0], numbers[1], numbers[2], numbers[3]
-    mean_ux, mean_gx, along, gamma = numbers[4], numbers[5], numbers[6], numbers[7]
-    for row in range(chunk * ROWS, min(x.shape[0], (chunk + 1) * ROWS)):
-        du, dy, values, sign, out_g, out_x = u[row], g[row], x[row], y[row], dg[row], dx[row]
-        for c in range(values.size):
-            passed = one if sign[c] > 0 else slope
-            xhat = (values[c] - mean[c]) * r[c]
-            pu = du[c] - mean_u[c] - xhat * mean_ux[c]
-            pg = dy[c] * passed - mean_g[c] - xhat * mean_gx[c]
-            scale = gamma[c] * r[c]
-            out_g[c] = scale * pu * passed
-            out_x[c] = -scale * r[c] * (mean_gx[c] * pu + mean_ux[c] * pg + xhat * along[c])
-
-
 # --- CUDA -------------------------------------------------------------------------------------------------------------
 
-_cu = cuda.Source("batch_norm.cu")
+code = cuda.Source("batch_norm.cu")
 
 
 @batch_norm.cuda
@@ -287,10 +209,10 @@ def _batch_norm_cuda(
     rows = x.size // width
     y = xp.empty_like(x)
     mean, var, scale, shift = (xp.empty(width, x.dtype) for _ in range(4))
-    partial = _cu.sum_columns("moments", 2, rows, width, x)
+    partial = code.sum_columns("moments", 2, rows, width, x)
     counts = rows, partial.shape[1], width
-    _cu.launch("finish_moments", partial, x, gamma, beta, mean, var, scale, shift, *counts, eps, work=width)
-    _cu.launch("normalise", x, scale, shift, y, x.size, width, ACTIVATIONS.index(activation), slope, work=x.size)
+    code.launch("finish_moments", partial, x, gamma, beta, mean, var, scale, shift, *counts, eps, work=width)
+    code.launch("normalise", x, scale, shift, y, x.size, width, ACTIVATIONS.index(activation), slope, work=x.size)
     return y, mean, var
 
 
@@ -305,25 +227,7 @@ def _batch_norm_grad_cuda(
     rows, act = x.size // width, (ACTIVATIONS.index(activation), slope)
     r = 1 / xp.sqrt(var + x.dtype.type(eps))
     dx, dgamma, dbeta = xp.empty_like(x), xp.empty(width, x.dtype), xp.empty(width, x.dtype)
-    partial = _cu.sum_columns("grad_sums", 2, rows, width, g, x, y, mean, r, settings=act)
-    _cu.launch("finish_grad", partial, dgamma, dbeta, partial.shape[1], width, work=width)
-    _cu.launch("input_grad", g, x, y, mean, r, gamma, dgamma, dbeta, dx, rows, width, *act, work=x.size)
+    partial = code.sum_columns("grad_sums", 2, rows, width, g, x, y, mean, r, settings=act)
+    code.launch("finish_grad", partial, dgamma, dbeta, partial.shape[1], width, work=width)
+    code.launch("input_grad", g, x, y, mean, r, gamma, dgamma, dbeta, dx, rows, width, *act, work=x.size)
     return dx, dgamma, dbeta
-
-
-@batch_norm_grad_vjp.cuda
-def _batch_norm_grad_vjp_cuda(
-    u: Any, g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
-) -> Any:
-    check_piecewise_linear(activation)
-    xp = cuda.module_of(x)
-    u, g, x, y, gamma, mean = map(xp.ascontiguousarray, (u, g, x, y, gamma, mean))
-    width = x.shape[-1]
-    rows, act = x.size // width, (ACTIVATIONS.index(activation), slope)
-    r = 1 / xp.sqrt(var + x.dtype.type(eps))
-    dg, dx = xp.empty_like(x), xp.empty_like(x)
-    means, dgamma = xp.empty((5, width), x.dtype), xp.empty(width, x.dtype)
-    partial = _cu.sum_columns("vjp_sums", 5, rows, width, u, g, x, y, mean, r, settings=act)
-    _cu.launch("finish_vjp", partial, r, means, dgamma, rows, partial.shape[1], width, work=width)
-    _cu.launch("vjp", u, g, x, y, mean, r, gamma, means, dg, dx, x.size, width, *act, work=x.size)
-    return dg, dx, dgamma

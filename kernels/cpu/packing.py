@@ -13,6 +13,7 @@ from minigan.kernels.cpu.units import units
 from minigan.kernels.cpu.vector import instruction
 
 VECTOR_BYTES = late(vector_bytes)
+LANES = 16  # channels come in multiples of the longest vector of any machine
 ALIGNMENT = 64  # bytes of a line of the cache: vectors that straddle two lines take twice as long to load
 
 
@@ -97,3 +98,22 @@ def gather(a, m, k, tiles):
                 tiles[i // TILE_ROWS * TILE_ROWS * k + p * TILE_ROWS + i % TILE_ROWS] = a.data[column + i * a.row]
         for i in range(whole, m):
             tiles[whole * k + p * TILE_ROWS + i - whole] = a.data[column + i * a.row]
+
+
+def swapped_channels(w: Any) -> Any:
+    """Return w (kh, kw, Cin, Cout) as (kh, kw, Cout, Cin), contiguous."""
+    swapped = np.empty((*w.shape[:2], w.shape[3], w.shape[2]), w.dtype)
+    count = w.size // (w.shape[3] * LANES)
+    _swap_units(count, np.ascontiguousarray(w).reshape(-1), *w.shape[2:], swapped.reshape(-1), work=w.size)
+    return swapped
+
+
+@units
+def _swap_units(unit, w, c_in, c_out, swapped):
+    blocks = c_in // LANES
+    tap, c0 = unit // blocks, unit % blocks * LANES
+    source, target = (tap * c_in + c0) * c_out, tap * c_in * c_out + c0
+    step = VECTOR_BYTES // w.itemsize
+    for c in range(0, LANES, step):
+        for o in range(0, c_out, step):
+            transpose_square(swapped, target + o * c_in + c, c_in, w, source + c * c_out + o, c_out)

@@ -34,25 +34,32 @@ are cheaper to repeat than to store. No sum crosses from one thread to another.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from minigan.kernels.bias_act import bias_leaky
 from minigan.kernels.cpu.forms import FORMS
 from minigan.kernels.cpu.jit import helper, late
-from minigan.kernels.cpu.lanes import transpose_square
-from minigan.kernels.cpu.packing import VECTOR_BYTES, aligned, scratch
+from minigan.kernels.cpu.packing import aligned, scratch, swapped_channels
 from minigan.kernels.cpu.sandwich import OUTSIDE, Scattered, sandwich
 from minigan.kernels.cpu.tile import DEPTH, PANEL_BYTES, TILE_ROWS, Panels, Rows, Tiles, multiply
+from minigan.kernels.cpu.tiling import (
+    Pair,
+    Tiling,
+    input_places,
+    output_places,
+    places_apart,
+    tap_places,
+    tiles_of,
+    tiling,
+)
+from minigan.kernels.cpu.tiling import find_form as find_form
 from minigan.kernels.cpu.units import units
-
-Pair = tuple[int, int]
 
 
 def _transposed(matrix: Any) -> Any:
@@ -68,56 +75,7 @@ to_m = late(lambda: sandwich([_transposed(form.a_t()) for form in FORMS]))
 
 BLOCK = 64  # tiles transformed and multiplied at a time
 APART = 16  # entries between the points of a transform: a power of two apart they would crowd one set of the cache
-LANES = 16  # channels come in multiples of the longest vector of any machine
 KEPT = 1 << 20  # entries of transformed weights that are worth their memory
-WEIGHT_TRANSFORM = 100  # tiles whose products cost as much as the transform of the weights
-
-
-class Tiling(NamedTuple):
-    """A convolution by one form, and the tiles of its outputs.
-
-    ``form`` is the number of F(m, r), which takes n² products a tile; s is the stride. A tile has m × m outputs, and
-    ``down`` × ``across`` tiles cover an image. A unit of work takes ``block`` tiles, images or channels.
-    """
-
-    form: int
-    m: int
-    r: int
-    n: int
-    s: int
-    pad_h: int
-    pad_w: int
-    down: int
-    across: int
-    block: int
-
-
-@functools.lru_cache(maxsize=256)
-def _tiling(number: int, stride: int, padding: Pair, out: Pair, block: int) -> Tiling:
-    form = FORMS[number]
-    return Tiling(number, form.m, form.r, form.n, stride, *padding, *tiles_of(out, form.m), block)
-
-
-@functools.lru_cache(maxsize=256)
-def find_form(kernel: Pair, stride: Pair, channels: Pair, images: int, out: Pair) -> int | None:
-    """Return the number of the form with the least work for a convolution, None where none fits.
-
-    The work of a form is its products, one a tile and point, and the transforms of the weights, one a point.
-    """
-    taps = {((4, 4), (2, 2)): 2, ((3, 3), (1, 1)): 3}.get((kernel, stride))
-    if taps is None or channels[0] % LANES or channels[1] % LANES:
-        return None
-    work = {}
-    for number, form in enumerate(FORMS):
-        if form.r == taps:
-            tiles = images * math.prod(tiles_of(out, form.m))
-            work[number] = form.n**2 * (tiles + WEIGHT_TRANSFORM)
-    return min(work, key=lambda number: work[number])
-
-
-def tiles_of(out: Pair, m: int) -> Pair:
-    """Return how many tiles of m × m cover outputs of this size."""
-    return -(-out[0] // m), -(-out[1] // m)
 
 
 _kept: ContextVar[dict[Any, tuple[Any, Any]] | None] = ContextVar("minigan_kept_transforms", default=None)
@@ -160,34 +118,6 @@ def _packed_weights(w: Any, g: Tiling, transposed: bool) -> Any:
     return packed
 
 
-def swapped_channels(w: Any) -> Any:
-    """Return w (kh, kw, Cin, Cout) as (kh, kw, Cout, Cin), contiguous."""
-    swapped = np.empty((*w.shape[:2], w.shape[3], w.shape[2]), w.dtype)
-    count = w.size // (w.shape[3] * LANES)
-    _swap_units(count, np.ascontiguousarray(w).reshape(-1), *w.shape[2:], swapped.reshape(-1), work=w.size)
-    return swapped
-
-
-@helper
-def places_apart(count, far):
-    """Return where the points of a transform begin that lie ``far`` entries apart."""
-    places = np.empty(count, np.int64)
-    for k in range(count):
-        places[k] = k * far
-    return places
-
-
-@units
-def _swap_units(unit, w, c_in, c_out, swapped):
-    blocks = c_in // LANES
-    tap, c0 = unit // blocks, unit % blocks * LANES
-    source, target = (tap * c_in + c0) * c_out, tap * c_in * c_out + c0
-    step = VECTOR_BYTES // w.itemsize
-    for c in range(0, LANES, step):
-        for o in range(0, c_out, step):
-            transpose_square(swapped, target + o * c_in + c, c_in, w, source + c * c_out + o, c_out)
-
-
 @units
 def _weights_units(c, w, together, packed, g):
     c_in, c_out = w.shape[2:]
@@ -205,47 +135,10 @@ def _weights_units(c, w, together, packed, g):
             to_u(g.form, of_g, c * c_out + panel * width, of_u, target * width, columns)
 
 
-# --- where tiles lie ------------------------------------------------------------------------------------------------
-
-
 @helper
 def phases_together(s, channels):
     """Return how many phases, 1 or 2 or all s², are multiplied as one sum of up to DEPTH / 2 terms."""
     return s * s if s * s * channels <= DEPTH // 2 else 2 if s == 2 and 2 * channels <= DEPTH // 2 else 1
-
-
-@helper
-def tap_places(g, phase, channels, places):
-    """Fill in where the r × r taps of a phase lie."""
-    for i in range(g.r):
-        for j in range(g.r):
-            places[i * g.r + j] = ((g.s * i + phase // g.s) * g.s * g.r + g.s * j + phase % g.s) * channels
-
-
-@helper
-def input_places(g, tile, phase, shape, places):
-    """Fill in where the n × n pixels of a phase lie that a tile of outputs needs; images are (N, H, W, C)."""
-    image, rest = tile // (g.down * g.across), tile % (g.down * g.across)
-    row, column = rest // g.across, rest % g.across
-    _, h, w, channels = shape
-    top, left = g.m * g.s * row + phase // g.s - g.pad_h, g.m * g.s * column + phase % g.s - g.pad_w
-    for i in range(g.n):
-        for j in range(g.n):
-            at_h, at_w = top + g.s * i, left + g.s * j
-            inside = 0 <= at_h < h and 0 <= at_w < w
-            places[i * g.n + j] = ((image * h + at_h) * w + at_w) * channels if inside else OUTSIDE
-
-
-@helper
-def output_places(g, tile, shape, places):
-    """Fill in where the m × m outputs of a tile lie; they are (N, OH, OW, C)."""
-    image, rest = tile // (g.down * g.across), tile % (g.down * g.across)
-    row, column = rest // g.across, rest % g.across
-    _, oh, ow, channels = shape
-    for i in range(g.m):
-        for j in range(g.m):
-            p, q = g.m * row + i, g.m * column + j
-            places[g.m * i + j] = ((image * oh + p) * ow + q) * channels if p < oh and q < ow else OUTSIDE
 
 
 # --- forward ----------------------------------------------------------------------------------------------------------
@@ -253,7 +146,7 @@ def output_places(g, tile, shape, places):
 
 def conv2d(x: Any, w: Any, b: Any, slope: Any, stride: int, padding: Pair, number: int, y: Any) -> None:
     """Write v > 0 ? v : slope·v with v = x ⋆ w + b into y (N, OH, OW, Cout); b may be empty."""
-    g = _tiling(number, stride, padding, y.shape[1:3], BLOCK if x.shape[3] >= DEPTH else BLOCK // 2)
+    g = tiling(number, stride, padding, y.shape[1:3], BLOCK if x.shape[3] >= DEPTH else BLOCK // 2)
     packed = _packed_weights(w, g, False)
     count = -(-len(x) * g.down * g.across // g.block)
     _forward_units(count, np.ascontiguousarray(x), packed, b, slope, y, view=g, work=x.size + y.size)
@@ -299,7 +192,7 @@ def conv2d_transpose(y: Any, w: Any, b: Any, slope: Any, stride: int, padding: P
     """Write v > 0 ? v : slope·v with v = convᵀ(y, w) + b into x (N, H, W, Cin); b may be empty."""
     tiles = math.prod(tiles_of(y.shape[1:3], FORMS[number].m))
     images = max(1, BLOCK // 2 // tiles)  # of one unit: tiles overlap within an image
-    g = _tiling(number, stride, padding, y.shape[1:3], images)
+    g = tiling(number, stride, padding, y.shape[1:3], images)
     packed = _packed_weights(w, g, True)
     y = np.ascontiguousarray(y)
     _adjoint_units(-(-len(y) // images), y, packed, b, slope, x, view=g, work=x.size + y.size)
@@ -341,7 +234,7 @@ def _adjoint_units(unit, y, packed, b, slope, x, g):
 def conv2d_weight_grad(x: Any, y: Any, stride: int, padding: Pair, number: int, w: Any) -> None:
     """Write the gradient of ⟨conv2d(x, w), y⟩ with respect to w into w (k, k, Cin, Cout)."""
     deep = 32 if stride**2 * x.shape[3] >= 256 else 16  # channels of x in one unit
-    g = _tiling(number, stride, padding, y.shape[1:3], deep)
+    g = tiling(number, stride, padding, y.shape[1:3], deep)
     width = PANEL_BYTES.make() // w.itemsize
     m = aligned(g.n**2 * ((y.shape[3] + width - 1) // width * len(y) * g.down * g.across * width + APART), w.dtype)
     if y.shape[3] % width:

@@ -9,10 +9,14 @@ end in an :class:`EmulationError` that names the thread and the line. Kernels ar
 | file | what |
 |---|---|
 | `array.py` | device memory: arrays that know what was written |
+| `creation.py` | making arrays, copying them to the device and back |
 | `pool.py` | how much device memory there is |
 | `module.py` | compiling and launching |
 | `stream.py` | streams, events, and graphs that are recorded and replayed |
-| `runtime.cpp` | the machine: fibers, barriers, warps, the check of every access |
+| `machine.hpp` | the machine: its state and the rules of memory |
+| `fibers.cpp`, `meetings.cpp` | its threads; barriers and warps, where they wait for one another |
+| `access.cpp`, `launch.cpp` | the check of every access; the blocks of a grid |
+| `runtime.hpp` | what a compiled kernel and the machine say to each other |
 | `cuda.hpp` | the words of CUDA C for g++ |
 """
 
@@ -24,7 +28,8 @@ import numpy as _np
 
 from minigan.kernels.gpu.emulator import pool as _pool
 from minigan.kernels.gpu.emulator import stream as _stream
-from minigan.kernels.gpu.emulator.array import (
+from minigan.kernels.gpu.emulator.array import lift, ndarray
+from minigan.kernels.gpu.emulator.creation import (
     array,
     asarray,
     ascontiguousarray,
@@ -33,8 +38,6 @@ from minigan.kernels.gpu.emulator.array import (
     empty_like,
     full,
     full_like,
-    lift,
-    ndarray,
     ones,
     ones_like,
     zeros,

@@ -92,7 +92,7 @@ def _processor() -> str:
 @functools.cache
 def _machine() -> ctypes.CDLL:
     """Load the machine that kernels run on; their libraries find its functions by name."""
-    source = f'#line 1 "runtime.cpp"\n{(HERE / "runtime.cpp").read_text()}'
+    source = "".join(f'#line 1 "{path.name}"\n{path.read_text()}' for path in sorted(HERE.glob("*.cpp")))
     library = _compiled(source, ["-std=c++17", "-O2", "-fPIC"])
     return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 

@@ -1,4 +1,4 @@
-// What a compiled kernel and the machine that runs it (runtime.cpp) say to each other.
+// What a compiled kernel and the machine that runs it (machine.hpp) say to each other.
 #pragma once
 #include <stddef.h>
 
