@@ -36,7 +36,10 @@ def check_piecewise_linear(activation: str) -> None:
 
 @kernel
 def batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float, activation: str = "linear", slope: float = 0.0) -> Any:
-    """Return (y, μ, v): y (..., C) normalised and activated, and the batch's mean and biased variance (C,)."""
+    """Return (y, μ, v): y (..., C) normalised and activated, and the batch's mean and biased variance (C,).
+
+    Raises ValueError for an activation that is not piecewise linear. Source: 1502.03167.
+    """
     check_piecewise_linear(activation)
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes, dtype=np.float64)

@@ -41,7 +41,7 @@ def check_activation(activation: str, slope: float) -> None:
 
 @kernel
 def bias_act(x: Any, b: Any, *, activation: str, slope: float) -> Any:
-    """Return act(x + b): x (..., C), b (C,) or None; same shape and dtype as x."""
+    """Return act(x + b) in the shape and dtype of x (..., C), for b (C,) or None; ValueError for a bad activation."""
     check_activation(activation, slope)
     v = x if b is None else x + b
     if activation == "linear":

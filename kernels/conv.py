@@ -71,7 +71,10 @@ def _taps(kernel: Pair, stride: Pair, out: Pair) -> Any:
 def conv2d(
     x: Any, w: Any, b: Any = None, *, stride: Pair, padding: Pair, activation: str = "linear", slope: float = 0.0
 ) -> Any:
-    """Correlate x (N, H, W, Cin) with w (kh, kw, Cin, Cout), add b (Cout,), apply an activation: (N, OH, OW, Cout)."""
+    """Correlate x (N, H, W, Cin) with w (kh, kw, Cin, Cout), add b (Cout,), apply an activation: (N, OH, OW, Cout).
+
+    Raises ValueError if the channels differ, the kernel does not fit in the padded x or the activation is unknown.
+    """
     check_channels("x", x.shape[3], w.shape[2])
     out = conv2d_output_shape(x.shape[1:3], w.shape[:2], stride, padding)
     padded = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
@@ -93,7 +96,10 @@ def conv2d_transpose(
     activation: str = "linear",
     slope: float = 0.0,
 ) -> Any:
-    """Adjoint of conv2d in x: y (N, OH, OW, Cout), w (kh, kw, Cin, Cout) give (N, H, W, Cin); b (Cin,), activation."""
+    """Adjoint of conv2d in x: y (N, OH, OW, Cout), w (kh, kw, Cin, Cout) give (N, H, W, Cin); b (Cin,), activation.
+
+    Raises ValueError if the channels differ, ``output_padding`` is not below the stride or y comes from no x.
+    """
     check_channels("y", y.shape[3], w.shape[3])
     h, v = transposed_size(y.shape[1:3], w.shape[:2], stride, padding, output_padding)
     padded = np.zeros((y.shape[0], h + 2 * padding[0], v + 2 * padding[1], w.shape[2]), y.dtype)
@@ -105,7 +111,10 @@ def conv2d_transpose(
 
 @kernel
 def conv2d_weight_grad(x: Any, y: Any, *, kernel: Pair, stride: Pair, padding: Pair) -> Any:
-    """Adjoint of conv2d in w: x (N, H, W, Cin), y (N, OH, OW, Cout) give (kh, kw, Cin, Cout)."""
+    """Adjoint of conv2d in w: x (N, H, W, Cin), y (N, OH, OW, Cout) give (kh, kw, Cin, Cout).
+
+    Raises ValueError unless y has the batch and the size that conv2d makes of x.
+    """
     check_output(x, y, kernel, stride, padding)
     padded = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
     w = np.zeros((*kernel, x.shape[3], y.shape[3]), x.dtype)

@@ -21,8 +21,8 @@ _registry: dict[str, Kernel] = {}
 class Kernel:
     """An array function with a readable reference and faster implementations of the same signature.
 
-    The first argument decides the device: a NumPy array runs the CPU backend chosen by :func:`use`
-    (Numba unless told otherwise), any other array the ``cuda`` implementation.
+    The first argument decides the device. A NumPy array runs the CPU backend chosen by :func:`use`
+    (Numba by default), any other array runs the ``cuda`` implementation.
     """
 
     def __init__(self, reference: Implementation) -> None:

@@ -23,13 +23,13 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 @kernel
 def matmul(x: Any, w: Any) -> Any:
-    """Return x w as NumPy's matmul: matrices, and stacks of matrices."""
+    """Return x w (N, M) for x (N, K) and w (K, M), or stacks of them as in NumPy; ValueError if K differs."""
     return np.matmul(x, w)
 
 
 @kernel
 def dense(x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
-    """Return act(x w + b) with the activations of bias_act."""
+    """Return act(x w + b) (N, Cout) with the activations of bias_act; ValueError for an unknown one."""
     return bias_act.implementations["reference"](np.matmul(x, w), b, activation=activation, slope=slope)
 
 

@@ -1,4 +1,4 @@
-"""The CPU's side of the kernels: compiled loop nests, the threads that share them, and what products are made of.
+"""The CPU's side of the kernels: compiled loop nests, the threads that share them, and the tiles of products.
 
 The path of one call, ``kernels.matmul(x, w)`` of two float32 matrices:
 

@@ -1,4 +1,4 @@
-"""Numba, loaded and compiled on the first call of a loop nest, cached on disk, and said so when it takes time.
+"""Numba: loaded on the first call of a loop nest, which it compiles and caches on disk; a message says so.
 
 Decisions that hold for every kernel (measured, or found as wrong results elsewhere):
 
@@ -25,7 +25,7 @@ from typing import Any
 
 from minigan.kernels.cpu import numba_private
 
-# what only compiled code calls needs none of the code that unpacks Python's objects
+# functions that only compiled code calls need no code that unpacks Python's objects
 NOT_FROM_PYTHON = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 _listener: Any = None
@@ -45,9 +45,9 @@ def _say_once() -> None:
 
 
 def compile_ahead() -> None:
-    """Start a process that compiles, last things first, what a training step will ask for, into the cache on disk.
+    """Start a process that compiles the kernels of a training step into the cache on disk, in reverse order.
 
-    Compilation keeps one core busy; this takes the other. The process ends with this one.
+    This process compiles on one core, that one on another. It ends with this one.
     """
     if os.environ.get("MINIGAN_COMPILING") or not _is_python() or (os.cpu_count() or 1) < 2:
         return
@@ -137,7 +137,7 @@ def edition() -> str:
 
 
 def compiled(function: Callable[..., Any], name: str, **options: Any) -> Any:
-    """Compile with Numba, cached on disk under the name where there is a folder to write to."""
+    """Compile with Numba; cache on disk under the name, if a folder can be written to."""
     numba = load_numba()
     function = _bound(function)
     function.__qualname__ = name

@@ -1,4 +1,4 @@
-"""Operations on runs of numbers that lie side by side, for loop nests: a vector at a time, then what is left over.
+"""Operations on runs of numbers that lie side by side, for loop nests: whole vectors first, then single numbers.
 
 A slice costs a loop nest more than a short run does: runs are given as a flat array and the place of the first entry.
 """

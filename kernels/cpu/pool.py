@@ -1,11 +1,11 @@
-"""The threads that help: a job is handed to whoever is awake, and nobody waits for one who is not there yet.
+"""The threads that help: those that are awake share a job, and no thread waits for one that has not come.
 
 The thread that has a job opens it, works on it until nothing is left to take, closes it, and waits only for helpers
 that are inside. OpenMP's regions end when every thread of the team has come and gone: where another process or another
 virtual machine has one of the cores for a millisecond, each small product would wait for it.
 
 Helpers watch for work for about a millisecond, then look now and then, then sleep until they are called. What threads
-share lies in words of memory, each on a line of the cache of its own:
+share lies in words of memory, each on another line of the cache:
 
     JOB      odd while a job is open; it counts up, so that no two jobs have one number
     ACTIVE   helpers inside a job
@@ -13,7 +13,7 @@ share lies in words of memory, each on a line of the cache of its own:
     TASK     the job: the address of a function (share, arguments) and of its arguments
     STOP     1 when the process ends
 
-A thread that has a job and finds BUSY at 0 is the leader until it sets it to 0 again:
+The thread that changes BUSY from 0 to 1 is the leader until it sets BUSY to 0 again:
 
             BUSY 0 → 1             JOB + 1               JOB + 1               BUSY ← 0
     free ───────────────▶ taken ──────────────▶ open ───────────────▶ closed ──────────────▶ free
@@ -25,8 +25,8 @@ A thread that has a job and finds BUSY at 0 is the leader until it sets it to 0 
                                                                another JOB: ACTIVE − 1, without a look at TASK
 
     word     who may write it                 when
-    BUSY     any thread by one exchange       free; after that the leader, when it frees the helpers
-    TASK     the leader                       taken: nobody reads it then
+    BUSY     any thread, 1 by exchange        always; it leads if the old value was 0. The leader, 0, at the end
+    TASK     the leader                       taken: no thread reads it then
     JOB      the leader                       taken, open
     ACTIVE   each helper, + 1 and then − 1    always; who has read TASK came in while the job was open
     STOP     the thread that ends the process always
@@ -67,7 +67,7 @@ def _place(code: Code, state: Any, at: Any) -> Any:
 
 @late
 def swap_word() -> Any:
-    """Build ``swap_word(state, at, value)``: write, and return what was there; threads agree on the order."""
+    """Build ``swap_word(state, at, value)``: write, and return the old value; all threads see one order."""
 
     @instruction(result=_a_word)
     def swap_word(code, state, at, value):
@@ -78,7 +78,7 @@ def swap_word() -> Any:
 
 @late
 def add_word() -> Any:
-    """Build ``add_word(state, at, value)``: add, and return what was there."""
+    """Build ``add_word(state, at, value)``: add, and return the old value."""
 
     @instruction(result=_a_word)
     def add_word(code, state, at, value):
@@ -140,7 +140,7 @@ def call_task() -> Any:
 
 
 def _lead(state, function, arguments):
-    """Work on a task together with the helpers that are awake; return when all of it is done."""
+    """Run a task together with the helpers that are awake; return when all of it is done."""
     if swap_word(state, BUSY, 1) == 1:
         call_task(function, 0, arguments)
         return
@@ -159,7 +159,7 @@ def _lead(state, function, arguments):
 
 
 def _help(state, share):
-    """Do this share of every job that is opened, until there was none for a while."""
+    """Do this share of every job; return after a while without one."""
     done, looks = 0, 0
     while looks < WATCH + NAPS and read_word(state, STOP) == 0:
         job = read_word(state, JOB)

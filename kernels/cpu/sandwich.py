@@ -18,7 +18,7 @@ OUTSIDE = -1  # stands for the place of an entry that lies outside the image
 class Scattered(NamedTuple):
     """A matrix whose entry n (row by row) is a row of channels: that at data[at + places[n]] for the ``at`` of a call.
 
-    Where the place is OUTSIDE, ``outside`` stands for it: zeros that are read, or memory for what nobody will read.
+    Where the place is OUTSIDE, ``outside`` stands for it: zeros to read, or memory to write to and never read.
     """
 
     data: Any

@@ -1,4 +1,4 @@
-"""The register tile: the one place where machine vectors are written out, and what all products are made of.
+"""The register tile, from which all products are made.
 
     C[i, j] (+)= Σ_k A[i, k] · B[k, j]          i < TILE_ROWS, j < two vectors, k in order
 

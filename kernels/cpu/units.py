@@ -27,8 +27,8 @@ def launch() -> Any:
     ``function`` is the address of compiled code; code that is called by its address is optimised once, not again in
     everything that calls it. ``lead`` is that of the pool's, with its state, or 0 for one thread.
 
-    Each thread has a share of the units, the same ones in every call of this size, so that what it reads is in its own
-    cache; when it has done them it takes what is left of the others', who may have come late or run slower.
+    Each thread has a share of the units, the same ones in every call of this size: its cache may still hold their
+    arrays. When a thread has done its share, it takes units from threads that came late or run slower.
     """
     from numba import types
     from numba.extending import intrinsic
@@ -66,7 +66,7 @@ def launch() -> Any:
 
 
 def _write_body(code: Code, kinds: list[Any], shared: Any) -> Any:
-    """Write the function (share, what all threads share) that does a share of the units, then what others left."""
+    """Write the function (share, shared struct) that does a share of the units, then units that others left."""
     name = numba_private.own_name(code.context, "share_of_units", kinds[1:])
     kind = code.ir.FunctionType(code.nothing, [code.words, code.words])
     body = code.ir.Function(code.builder.module, kind, name)
@@ -105,9 +105,8 @@ class Units:
 
     A call runs ``count`` units, on several threads when there is enough ``work`` to repay waking them. The choice
     depends on the size alone, never on the number of threads. Arrays are contiguous and share the dtype of the first.
-    The function's last argument can be a ``view``, a NamedTuple that names its numbers and arrays. Numba takes three
-    times as long to unpack one as to unpack its fields: the fields are passed, and compiled code has the same calling
-    convention for both.
+    The function's last argument can be a ``view``, a NamedTuple that names its numbers and arrays. Numba unpacks single
+    fields three times as fast as a NamedTuple, so the fields are passed; compiled code takes both in the same way.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:

@@ -113,7 +113,7 @@ template <class T, class Reader>
 struct Piece {
     enum { LANES = Reader::K_FAST ? COPIES : 1, TERMS = Reader::K_FAST ? 1 : COPIES };
     const Reader& reader;
-    const int lane, term;  // the first of its own
+    const int lane, term;  // the first one of this thread
     typename Reader::Lane lanes[LANES];
     T values[COPIES];
 

@@ -1,4 +1,4 @@
-"""The one place that knows CuPy: finding it or its stand-in, compiling the .cu files, and launching what is in them.
+"""The one place that knows CuPy: finding it or its stand-in, compiling the .cu files, and launching their kernels.
 
 A kernel's parameters are read from its own source, so that arguments become what the kernel expects: a C-contiguous
 array of the right dtype for every pointer, a number of the right size for everything else. CuPy would check none of it.
@@ -63,7 +63,7 @@ def load(device: str) -> ModuleType:
 
 @functools.cache
 def reason_against(device: str) -> str | None:
-    """Return in a sentence why the device cannot be used, and how to mend it; None where it can."""
+    """Return a sentence on why the device cannot be used and what to do; None if it can."""
     if device == "cuda-emulated":
         return load(device).missing_compiler()
     if importlib.util.find_spec("cupy") is None:
@@ -212,7 +212,7 @@ class Source:
         block: Sequence[int] = (THREADS,),
         variant: Sequence[bool] = (),
     ) -> None:
-        """Run a kernel: over ``work`` entries in a grid-stride loop, or on a ``grid`` of its own.
+        """Run a kernel: over ``work`` entries in a grid-stride loop, or on the given ``grid``.
 
         The instance of a template is that of the first array's dtype, and of ``variant``.
         """

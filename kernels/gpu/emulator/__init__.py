@@ -2,13 +2,13 @@
 
     from minigan.kernels.gpu import emulator as cupy
 
-Slow and strict. Every thread is a fiber, every access to memory is looked at: reading what nobody wrote, touching what
-lies outside, races, barriers that not all threads reach, arguments of the wrong type, host arrays among device arrays
-end in an :class:`EmulationError` that names the thread and the line. Kernels are compiled with g++ when first called.
+Slow and strict. Every thread is a fiber, and every access to memory is checked. Reading unwritten memory, accesses
+outside of arrays, races, barriers that not all threads reach, arguments of the wrong type and host arrays among device
+arrays end in an :class:`EmulationError` that names the thread and the line. g++ compiles kernels on their first call.
 
 | file | what |
 |---|---|
-| `array.py` | device memory: arrays that know what was written |
+| `array.py` | device memory: arrays that know which bytes were written |
 | `creation.py` | making arrays, copying them to the device and back |
 | `pool.py` | how much device memory there is |
 | `module.py` | compiling and launching |

@@ -1,7 +1,7 @@
-"""Device memory on the host: arrays that keep apart from NumPy's, are poisoned when new, and know what was written.
+"""Device memory on the host: arrays apart from NumPy's, poisoned when new, that know which bytes were written.
 
 Arithmetic on arrays is NumPy's. What CuPy refuses is refused: host arrays among device arrays, conversion to a host
-array that nobody wrote, reading a value while a stream captures.
+array with ``np.asarray``, reading a value while a stream captures.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ndarray:  # noqa: N801
         self._memory = memory
         self.base: ndarray | None = base if base is None or base.base is None else base.base
 
-    # --- what it is ---------------------------------------------------------------------------------------------------
+    # --- properties ---------------------------------------------------------------------------------------------------
 
     shape = property(lambda self: self._host.shape)
     dtype = property(lambda self: self._host.dtype)
@@ -139,7 +139,7 @@ class ndarray:  # noqa: N801
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        getattr(self._host, name)  # an AttributeError of its own
+        getattr(self._host, name)  # raises NumPy's AttributeError
         return lambda *args, **kwargs: lift(lambda a, *rest, **named: getattr(a, name)(*rest, **named))(
             self, *args, **kwargs
         )
@@ -220,7 +220,7 @@ def new(shape: int | tuple[int, ...], dtype: Any = float) -> ndarray:
 
 
 def lift(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a NumPy function as one on device arrays: views stay views, other results get memory of their own."""
+    """Return a NumPy function as one on device arrays: views stay views, other results get new memory."""
 
     def lifted(*args: Any, **kwargs: Any) -> Any:
         out = kwargs.pop("out", None)
@@ -248,7 +248,7 @@ def _part(compute: Callable[[], Any], i: int) -> Callable[[], Any]:
 
 
 def _result(found: Any, compute: Callable[[], Any], sources: list[ndarray], out: ndarray | None) -> Any:
-    """Put what was found into device memory, or give a view of the source that it is a view of."""
+    """Put a result into device memory, or return it as a view of its source."""
     if not isinstance(found, np.ndarray | np.generic):
         return found
     if out is None and isinstance(found, np.ndarray) and found.base is not None:

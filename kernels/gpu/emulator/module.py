@@ -43,7 +43,7 @@ def order(name: str, seed: int = 1) -> Iterator[None]:
 
 
 def missing_compiler() -> str | None:
-    """Return in a sentence why nothing can be compiled, None where all is well."""
+    """Return a sentence on why nothing can be compiled, None if g++ is there."""
     if shutil.which("g++"):
         return None
     return "emulated kernels are compiled with g++, which is not installed (Debian and Ubuntu: apt install g++)"
@@ -204,7 +204,7 @@ class RawKernel:
     def __call__(
         self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *, shared_mem: int = 0, stream: Any = None
     ) -> None:
-        """Launch; :class:`EmulationError` says what was wrong, and where."""
+        """Launch; raise :class:`EmulationError` with the mistake and its place."""
         if len(args) != len(self._types):
             raise EmulationError(f"{self.name} takes {len(self._types)} arguments, not {len(args)}")
         if shared_mem > self.max_dynamic_shared_size_bytes:

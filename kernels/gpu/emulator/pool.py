@@ -40,7 +40,7 @@ class MemoryPool:
         self._used += size
 
     def give(self, size: int) -> None:
-        """Count a block that nobody uses any more."""
+        """Count a block as free."""
         self._used -= size
 
 

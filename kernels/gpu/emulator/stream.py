@@ -1,7 +1,7 @@
 """Streams, events and graphs as CuPy has them: work is done at once, noted by a stream that captures, or done later.
 
 A stream that is non-blocking promises nothing to the others, and here keeps none of it: its work waits until somebody
-waits for it. So whoever reads on one stream what another makes, without waiting, sees what was there before.
+waits for it. A stream that reads the results of another without waiting sees the old values.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Stream:
         self._noted = []
 
     def end_capture(self) -> Graph:
-        """Return what was noted."""
+        """Return the recorded calls."""
         if self._noted is None:
             raise CUDARuntimeError("cudaErrorIllegalState: the stream does not capture")
         noted, self._noted = self._noted, None
