@@ -10,7 +10,6 @@ from minigan.kernels.batch_norm import batch_norm, batch_norm_grad
 from minigan.kernels.batch_norm_vjp import batch_norm_grad_vjp
 from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_grad, bias_act_sums
 from minigan.kernels.conv import conv2d, conv2d_output_shape, conv2d_transpose, conv2d_weight_grad
-from minigan.kernels.cpu.winograd import weights_stay
 from minigan.kernels.dispatch import Kernel, active, registry, use
 from minigan.kernels.losses import LOSSES, mean_loss
 from minigan.kernels.matmul import dense, matmul
@@ -47,5 +46,4 @@ __all__ = [
     "sgd_",
     "squared_norm",
     "use",
-    "weights_stay",
 ]

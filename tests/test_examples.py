@@ -79,11 +79,13 @@ def test_06_write_a_kernel(capsys):
 
 def test_the_readme_runs(capsys):
     text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names = {}
-    exec(code, names)
-    assert 0.5 < names["found"].discriminator.loss.item() < 3
-    assert "at equilibrium 1.386" in capsys.readouterr().out
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(code, names)
+    printed = [line.split() for line in capsys.readouterr().out.splitlines() if "at equilibrium 1.386" in line]
+    assert [int(words[0]) for words in printed] == list(range(10, 101, 10))
+    first, *_, last = (float(words[1]) for words in printed)
+    assert last < first < 1.5, "D learns to tell points on a ring from those of an untrained generator"
 
 
 def test_the_readme_names_files_that_exist():

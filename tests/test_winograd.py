@@ -8,9 +8,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+import minigan as mg
 from minigan import kernels
 from minigan.kernels.cpu import winograd
 from minigan.kernels.cpu.forms import FORMS
+from minigan.kernels.cpu.kept import MOST, Kept
 from minigan.testing.references import np_conv2d, np_conv2d_transpose, np_conv2d_weight_grad
 
 from .test_kernels import gamma
@@ -197,12 +199,16 @@ def test_the_form_follows_the_size():
     assert find(kernel=(3, 3)) is None
 
 
-def test_weights_that_stay_are_transformed_once(monkeypatch):
-    transforms = []
-    units = winograd._weights_units
-    monkeypatch.setattr(
-        winograd, "_weights_units", lambda *args, **kwargs: (transforms.append(1), units(*args, **kwargs))
-    )
+@pytest.fixture
+def transforms(monkeypatch):
+    """Return a list that grows with every transform of weights."""
+    seen, units = [], winograd._weights_units
+    monkeypatch.setattr(winograd, "_weights_units", lambda *args, **kwargs: (seen.append(1), units(*args, **kwargs)))
+    monkeypatch.setattr(winograd, "_kept", Kept())
+    return seen
+
+
+def test_weights_are_transformed_once_while_they_stay_the_same(transforms):
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((3, 8, 8, 16)), rng.standard_normal((4, 4, 16, 32))
     y = rng.standard_normal((3, 4, 4, 32))
@@ -213,22 +219,53 @@ def test_weights_that_stay_are_transformed_once(monkeypatch):
         return kernels.conv2d(x, w, **settings), back
 
     expected = both()
-    transforms.clear()
-    with kernels.weights_stay():
-        found = [both() for _ in range(3)]
-        assert len(transforms) == 2  # once for each of the two
-        assert kernels.conv2d(x, w.copy(), **settings).tobytes() == expected[0].tobytes()
-        assert len(transforms) == 3  # equal weights in another array are others
-    for results in found:
-        assert [a.tobytes() for a in results] == [a.tobytes() for a in expected]
+    for _ in range(3):
+        assert [a.tobytes() for a in both()] == [a.tobytes() for a in expected]
+    assert len(transforms) == 2  # once for each of the two
+    assert kernels.conv2d(x, w.copy(), **settings).tobytes() == expected[0].tobytes()
+    assert len(transforms) == 3  # equal weights in another array are others
+    assert len(winograd._kept) == 2  # and that array is gone
     w *= 2
-    assert not np.array_equal(both()[0], expected[0])
-    with kernels.weights_stay():
-        np.testing.assert_array_equal(both()[0], 2 * expected[0])
+    np.testing.assert_array_equal(both()[0], 2 * expected[0])
+    assert len(transforms) == 5
 
 
-def test_large_weights_are_not_kept(monkeypatch):
+@pytest.mark.parametrize("write", [lambda w: w.__setitem__((3, 1, 15, 31), 7.0), lambda w: np.negative(w, out=w)])
+def test_a_write_into_weights_is_never_missed(transforms, write):
+    """A finite difference by hand, or weights clipped in place, must not meet the transform of the weights before."""
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal((2, 8, 8, 16)).astype("f4"), rng.standard_normal((4, 4, 16, 32)).astype("f4")
+    settings = {"stride": (2, 2), "padding": (1, 1)}
+    kernels.conv2d(x, w, **settings)
+    write(w)
+    found = kernels.conv2d(x, w, **settings)
+    assert found.tobytes() == kernels.conv2d(x, w.copy(), **settings).tobytes()
+    assert len(transforms) == 3
+
+
+def test_an_optimisers_step_renews_the_transforms(transforms):
+    layer = mg.nn.Conv2d(16, 16, 4, 2, 1)
+    optimiser = mg.optim.SGD(layer.parameters(), 0.5)
+    x = mg.random.Generator(0).normal((2, 8, 8, 16))
+    before = layer(x).numpy()
+    layer(x)
+    assert len(transforms) == 1
+    optimiser.step([np.ones(p.shape, np.float32) for p in layer.parameters()])
+    assert not np.array_equal(layer(x).numpy(), before)
+    assert len(transforms) == 2
+    assert (
+        layer(x).numpy().tobytes()
+        == kernels.conv2d(x.data, layer.w.numpy(), layer.b.numpy(), stride=(2, 2), padding=(1, 1)).tobytes()
+    )
+
+
+def test_large_weights_and_many_are_not_kept(transforms, monkeypatch):
+    x, settings = np.ones((1, 8, 8, 16)), {"stride": (2, 2), "padding": (1, 1)}
+    many = [np.full((4, 4, 16, 16), float(i)) for i in range(MOST + 3)]
+    for w in many:
+        kernels.conv2d(x, w, **settings)
+    assert len(winograd._kept) == MOST
+    monkeypatch.setattr(winograd, "_kept", Kept())
     monkeypatch.setattr(winograd, "KEPT", 100)
-    with kernels.weights_stay():
-        kernels.conv2d(np.ones((1, 8, 8, 16)), np.ones((4, 4, 16, 16)), stride=(2, 2), padding=(1, 1))
-        assert winograd._kept.get() == {}
+    kernels.conv2d(x, many[0], **settings)
+    assert len(winograd._kept) == 0

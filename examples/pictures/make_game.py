@@ -1,4 +1,4 @@
-"""Draw the game of the README's first picture from a run on digits: python examples/pictures/make_game.py runs/digits"""
+"""Draw the README's first picture from a run on digits: python examples/pictures/make_game.py runs/digits"""
 
 import argparse
 from pathlib import Path

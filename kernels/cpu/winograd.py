@@ -35,9 +35,6 @@ are cheaper to repeat than to store. No sum crosses from one thread to another.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -45,6 +42,7 @@ import numpy as np
 from minigan.kernels.bias_act import bias_leaky
 from minigan.kernels.cpu.forms import FORMS
 from minigan.kernels.cpu.jit import helper, late
+from minigan.kernels.cpu.kept import Kept
 from minigan.kernels.cpu.packing import aligned, scratch, swapped_channels
 from minigan.kernels.cpu.sandwich import OUTSIDE, Scattered, sandwich
 from minigan.kernels.cpu.tile import DEPTH, PANEL_BYTES, TILE_ROWS, Panels, Rows, Tiles, multiply
@@ -78,44 +76,28 @@ APART = 16  # entries between the points of a transform: a power of two apart th
 KEPT = 1 << 20  # entries of transformed weights that are worth their memory
 
 
-_kept: ContextVar[dict[Any, tuple[Any, Any]] | None] = ContextVar("minigan_kept_transforms", default=None)
-
-
-@contextmanager
-def weights_stay() -> Iterator[None]:
-    """Transform weights that meet several images only once inside the ``with`` block, in which none may change.
-
-    A block inside another belongs to it.
-    """
-    if _kept.get() is not None:
-        yield
-        return
-    token = _kept.set({})
-    try:
-        yield
-    finally:
-        _kept.reset(token)
+_kept = Kept()
 
 
 def _packed_weights(w: Any, g: Tiling, transposed: bool) -> Any:
     """Return U = G g Gᵀ in panels of Cout, as a flat array: (n², panels, phases · Cin, width).
 
-    ``transposed``: of the weights with Cin and Cout swapped, and (n², phases, panels, Cin, width).
+    ``transposed``: of the weights with Cin and Cout swapped, and (n², phases, panels, Cin, width). U is kept while the
+    weights stay the same: in a turn they meet several images.
     """
-    kept, key = _kept.get(), (id(w), g.s, g.form, transposed)
-    if kept and key in kept:
-        return kept[key][1]
-    taps = swapped_channels(w) if transposed else np.ascontiguousarray(w)
-    c_in, c_out = taps.shape[2:]
-    width = PANEL_BYTES.make() // taps.itemsize
-    panels = (c_out + width - 1) // width
-    packed = aligned(g.n**2 * (g.s**2 * panels * c_in * width + APART), taps.dtype)
-    if c_out % width:
-        packed[:] = 0
-    _weights_units(c_in, taps, not transposed, packed, view=g, work=packed.size)
-    if kept is not None and packed.size <= KEPT:
-        kept[key] = w, packed  # w too: while it lives, no other array has its id
-    return packed
+    c_in, c_out = w.shape[2:] if not transposed else (w.shape[3], w.shape[2])
+    width = PANEL_BYTES.make() // w.itemsize
+    size = g.n**2 * (g.s**2 * ((c_out + width - 1) // width) * c_in * width + APART)
+
+    def make() -> Any:
+        taps = swapped_channels(w) if transposed else np.ascontiguousarray(w)
+        packed = aligned(size, taps.dtype)
+        if c_out % width:
+            packed[:] = 0
+        _weights_units(c_in, taps, not transposed, packed, view=g, work=packed.size)
+        return packed
+
+    return _kept(w, (g.s, g.form, transposed), make) if size <= KEPT else make()
 
 
 @units

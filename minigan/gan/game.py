@@ -17,7 +17,6 @@ from minigan.engine.tensor import Tensor
 from minigan.gan.objectives import NON_SATURATING, Objective
 from minigan.gan.penalties import Look, Penalty, Seen
 from minigan.nn import Module
-from minigan.ops.conv import weights_stay
 from minigan.ops.elementwise import raw
 from minigan.random import Generator
 
@@ -147,18 +146,16 @@ class Game:
 
     def discriminator_gradient(self, real: Any, z: Any) -> Gradient:
         """Return ∇_{θ_D} L_D, one Tensor a parameter, and the losses without their graph."""
-        with weights_stay():
-            fake = self.generate(z)
-            found = self.discriminator_loss(real, fake)
-            require_finite("D", found, fake.x)
-            return Gradient(grad(found.loss, self.discriminator.parameters()), found.detach())
+        fake = self.generate(z)
+        found = self.discriminator_loss(real, fake)
+        require_finite("D", found, fake.x)
+        return Gradient(grad(found.loss, self.discriminator.parameters()), found.detach())
 
     def generator_gradient(self, real: Any, z: Any) -> Gradient:
         """Return ∇_{θ_G} L_G, one Tensor a parameter, and the losses without their graph."""
-        with weights_stay():
-            found = self.generator_loss(real, z)
-            require_finite("G", found)
-            return Gradient(grad(found.loss, self.generator.parameters()), found.detach())
+        found = self.generator_loss(real, z)
+        require_finite("G", found)
+        return Gradient(grad(found.loss, self.generator.parameters()), found.detach())
 
     def gradients(self, real: Any, z: Any, *, create_graph: bool = False) -> tuple[Gradient, Gradient]:
         """Return (D's, G's) gradient at one point on one minibatch: minus the game's gradient field v.

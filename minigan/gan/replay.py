@@ -26,7 +26,6 @@ from minigan.gan.dynamics import Step
 from minigan.gan.game import Game, Gradient
 from minigan.gan.player import Player
 from minigan.nn import Module
-from minigan.ops.conv import weights_stay
 from minigan.ops.elementwise import raw
 from minigan.random import Generator
 
@@ -70,8 +69,7 @@ class Replayed:
             yield from (module for _, module in network.modules())
 
     def _replay(self, name: str, real: Any, z: Any) -> Any:
-        with weights_stay():
-            found = self.traces[name](*_tensors(real), *_tensors(z))
+        found = self.traces[name](*_tensors(real), *_tensors(z))
         losses = [one.losses.loss.data for one in ([found] if isinstance(found, Gradient) else found)]
         # without a graph nobody can say where a number went wrong: the game works it out again, and does
         return found if all(np.isfinite(loss) for loss in losses) else self._turns[name](real, z)

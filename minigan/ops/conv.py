@@ -64,7 +64,6 @@ def _conv2d_weight_grad(x: Any, y: Any, *, kernel: Pair, stride: Pair, padding: 
     return kernels.conv2d_weight_grad(x, y, kernel=kernel, stride=stride, padding=padding)
 
 
-weights_stay = kernels.weights_stay
 LINEAR: dict[str, Any] = {"activation": "linear", "slope": 0.0}
 
 
