@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import pytest
 
@@ -18,6 +20,30 @@ EVERYONE = PARALLEL_WORK  # enough work to call the helpers
 @units
 def count_units(unit, counts):
     counts[unit] += 1
+
+
+class Line(NamedTuple):
+    slope: Any
+    start: int
+    on: bool
+
+
+@units
+def line_units(unit, y, line):
+    y[unit] = line.slope[0] * unit + line.start if line.on else 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_view_reaches_the_units_with_its_names(dtype):
+    y, slope = np.empty(7, dtype), np.full(2, 3, dtype)
+    slope.flags.writeable = False
+    for work in (0, EVERYONE):
+        line_units(7, y, view=Line(slope, 2, True), work=work)
+        assert y.tolist() == [2, 5, 8, 11, 14, 17, 20]
+    line_units(7, y, view=Line(slope, 2, False), work=0)
+    assert y.tolist() == [0] * 7
+    with pytest.raises(numba.TypingError, match="contiguous"):
+        line_units(7, y, view=Line(np.full(4, 3, dtype)[::2], 2, True), work=0)
 
 
 @pytest.mark.parametrize("threads", ["1", "2", "7"])

@@ -110,28 +110,28 @@ def tile() -> Any:
     @instruction
     def tile(code, a, b, c, spot):
         build = code.builder
-        second = code.word(code.lanes)
 
-        def side_by_side(pointer):
-            return pointer, code.at(pointer, second)
+        def half(pointer, j):
+            return code.at(pointer, code.word(j * code.lanes))
 
         def row_offset(i, stride):
             """Rows beyond the edge repeat the last one, and come out equal to it."""
             inside = build.icmp_signed("<", code.word(i), spot.rows)
             return build.mul(build.select(inside, code.word(i), build.sub(spot.rows, code.word(1))), stride)
 
-        # hidden: the compiler would add the rows' offsets up one after the other, for every k
-        row_bytes = build.mul(a.row, code.word(code.size))
+        # Hidden, so that a row is read at column + offset, two registers. A compiler that sees how these follow from
+        # one another keeps a pointer for every row, and runs out of registers: products take up to 1.5 times as long.
+        row_bytes, column_bytes = (build.mul(stride, code.word(code.size)) for stride in (a.row, a.col))
         offsets = [code.hidden(row_offset(i, row_bytes)) if i else code.word(0) for i in range(tile_rows)]
         start_a, start_b, start_c = code.at(a.data, spot.a), code.at(b.data, spot.b), code.at(c.data, spot.c)
         ahead = code.at(b.data, spot.ahead)
-        out = [side_by_side(code.at(start_c, row_offset(i, c.row))) for i in range(tile_rows)]
+        out = [code.at(start_c, row_offset(i, c.row)) for i in range(tile_rows)]
 
         def products_added(step, sums):
-            row_of_b = side_by_side(code.at(start_b, build.mul(step, b.row)))
-            column_of_a = build.bitcast(code.at(start_a, build.mul(step, a.col)), code.bytes)
+            row_of_b = code.at(start_b, build.mul(step, b.row))
+            column_of_a = code.at(build.bitcast(start_a, code.bytes), code.hidden(build.mul(step, column_bytes)))
             code.prefetch(code.at(ahead, build.mul(step, spot.stride)))
-            of_b = [code.load(place) for place in row_of_b]
+            of_b = [code.load(half(row_of_b, j)) for j in range(2)]
             grown = []
             for i, offset in enumerate(offsets):
                 of_a = code.spread(code.load(code.at(column_of_a, offset), code.number))
@@ -139,10 +139,12 @@ def tile() -> Any:
             return grown
 
         sums = code.either(
-            spot.fresh, lambda: [code.constant(0.0) for _ in cells], lambda: [code.load(out[i][j]) for i, j in cells]
+            spot.fresh,
+            lambda: [code.constant(0.0) for _ in cells],
+            lambda: [code.load(half(out[i], j)) for i, j in cells],
         )
         for (i, j), total in zip(cells, code.repeat(spot.depth, sums, products_added), strict=True):
-            code.store(total, out[i][j])
+            code.store(total, half(out[i], j))
 
     return tile
 

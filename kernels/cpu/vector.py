@@ -152,7 +152,8 @@ class Code:
         self.builder.branch(loop)
         self.builder.position_at_end(loop)
         number, *held = (self._phi({before: value}) for value in [self.word(0), *values])
-        following, made = self.builder.add(number, self.word(1)), write(number, held)
+        made = write(number, held)
+        following = self.builder.add(number, self.word(1))
         for phi, value in zip([number, *held], [following, *made], strict=True):
             phi.add_incoming(value, self.builder.block)
         self.builder.cbranch(self.builder.icmp_signed("<", following, rounds), loop, after)
