@@ -12,8 +12,11 @@ import numpy as np
 from minigan import kernels
 from minigan.engine.autodiff import renew
 from minigan.engine.device import as_array, device_of, may_look, to_device, to_numpy, xp
+from minigan.engine.flat import clip_norm as clip_norm
 from minigan.engine.flat import flatten_, views
 from minigan.engine.tensor import Tensor
+
+Parameters = Sequence[Tensor]
 
 
 class Optimizer:
@@ -31,7 +34,7 @@ class Optimizer:
     limit: float | None = None
     between: Callable[[Any], None] | None = None
 
-    def __init__(self, parameters: Sequence[Tensor], lr: float = 1e-3, ema_decay: float = 0.0) -> None:
+    def __init__(self, parameters: Parameters, lr: float = 1e-3, ema_decay: float = 0.0) -> None:
         self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError(f"{type(self).__name__}: there are no parameters to optimise")
@@ -109,6 +112,10 @@ class Optimizer:
         if self.rate is not None:
             self.rate.fill(lr)
 
+    def _pace(self) -> dict[str, Any]:
+        """Return the settings that all kernels take: the learning rate, and the decay of the average."""
+        return {"lr": self._now(self.lr, self.rate), "decay": self.ema_decay}
+
     @staticmethod
     def _now(here: Any, there: Any) -> Any:
         """Return a number of the host's, or the device memory that holds it for a captured graph."""
@@ -145,7 +152,7 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        parameters: Sequence[Tensor],
+        parameters: Parameters,
         lr: float = 1e-3,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
@@ -160,16 +167,8 @@ class SGD(Optimizer):
             self.velocity = self._empty()
 
     def _step_(self) -> None:
-        kernels.sgd_(
-            self.buffer,
-            self.gradient,
-            self.velocity,
-            self.ema,
-            lr=self._now(self.lr, self.rate),
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            decay=self.ema_decay,
-        )
+        arrays = self.buffer, self.gradient, self.velocity, self.ema
+        kernels.sgd_(*arrays, momentum=self.momentum, weight_decay=self.weight_decay, **self._pace())
 
 
 class RMSProp(Optimizer):
@@ -178,13 +177,9 @@ class RMSProp(Optimizer):
     slots = ("square",)
     square: Any
 
-    def rates(self) -> Any:
-        """Return lr/(√v + ε)."""
-        return self.lr / (np.sqrt(to_numpy(self.square).astype(np.float64)) + self.eps)
-
     def __init__(
         self,
-        parameters: Sequence[Tensor],
+        parameters: Parameters,
         lr: float = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
@@ -196,16 +191,12 @@ class RMSProp(Optimizer):
         self.alpha, self.eps = alpha, eps
 
     def _step_(self) -> None:
-        kernels.rmsprop_(
-            self.buffer,
-            self.gradient,
-            self.square,
-            self.ema,
-            lr=self._now(self.lr, self.rate),
-            alpha=self.alpha,
-            eps=self.eps,
-            decay=self.ema_decay,
-        )
+        arrays = self.buffer, self.gradient, self.square, self.ema
+        kernels.rmsprop_(*arrays, alpha=self.alpha, eps=self.eps, **self._pace())
+
+    def rates(self) -> Any:
+        """Return lr/(√v + ε)."""
+        return self.lr / (np.sqrt(to_numpy(self.square).astype(np.float64)) + self.eps)
 
 
 class Adam(Optimizer):
@@ -215,14 +206,9 @@ class Adam(Optimizer):
     first: Any
     second: Any
 
-    def rates(self) -> Any:
-        """Return lr/(√v̂ + ε), v̂ the second moment without its bias."""
-        correction = 1 - self.betas[1] ** max(1, self.steps)
-        return self.lr / (np.sqrt(to_numpy(self.second).astype(np.float64) / correction) + self.eps)
-
     def __init__(
         self,
-        parameters: Sequence[Tensor],
+        parameters: Parameters,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -234,19 +220,14 @@ class Adam(Optimizer):
         self.betas, self.eps = betas, eps
 
     def _step_(self) -> None:
-        kernels.adam_(
-            self.buffer,
-            self.gradient,
-            self.first,
-            self.second,
-            self.ema,
-            lr=self._now(self.lr, self.rate),
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            eps=self.eps,
-            step=self._now(self.steps, self.clock),
-            decay=self.ema_decay,
-        )
+        arrays, (beta1, beta2) = (self.buffer, self.gradient, self.first, self.second, self.ema), self.betas
+        step = self._now(self.steps, self.clock)
+        kernels.adam_(*arrays, beta1=beta1, beta2=beta2, eps=self.eps, step=step, **self._pace())
+
+    def rates(self) -> Any:
+        """Return lr/(√v̂ + ε), v̂ the second moment without its bias."""
+        correction = 1 - self.betas[1] ** max(1, self.steps)
+        return self.lr / (np.sqrt(to_numpy(self.second).astype(np.float64) / correction) + self.eps)
 
 
 class _Optimistic(Optimizer):
@@ -277,7 +258,7 @@ class OptimisticSGD(_Optimistic, SGD):
     """Optimistic mirror descent: p ← p − 2·lr·g_t + lr·g_{t−1}, g_{−1} = 0 (1711.00141, section 3)."""
 
     def __init__(
-        self, parameters: Sequence[Tensor], lr: float = 1e-3, weight_decay: float = 0.0, *, ema_decay: float = 0.0
+        self, parameters: Parameters, lr: float = 1e-3, weight_decay: float = 0.0, *, ema_decay: float = 0.0
     ) -> None:
         super().__init__(parameters, lr, 0.0, weight_decay, ema_decay=ema_decay)
         self.slots = ("past",)
@@ -290,25 +271,6 @@ class OptimisticAdam(_Optimistic, Adam):
     slots = ("first", "second", "past")
 
 
-def clip_norm(most: float) -> Callable[[Any], None]:
-    """Return a ``between`` that shortens gradients longer than ``most`` to that Euclidean norm (1211.5063).
-
-    ValueError unless ``most`` > 0. A norm that is not finite is left for the step to refuse.
-    """
-    if not most > 0:
-        raise ValueError(f"clip_norm: the norm must be a number > 0, not {most}")
-
-    def clip(buffer: Any) -> None:
-        norm = math.sqrt(kernels.squared_norm(buffer))
-        if norm > most and math.isfinite(norm):
-            buffer *= buffer.dtype.type(most / norm)
-
-    return clip
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Kind:
     """An optimiser by name, its optimistic form (None where there is none), and the settings that both take."""
@@ -318,13 +280,7 @@ class Kind:
     takes: tuple[str, ...] = ()
 
     def make(
-        self,
-        parameters: Sequence[Tensor],
-        lr: float,
-        ema_decay: float,
-        *,
-        optimistic: bool = False,
-        **settings: Any,
+        self, parameters: Parameters, lr: float, ema_decay: float, *, optimistic: bool, **settings: Any
     ) -> Optimizer:
         """Return the optimiser; settings that it does not take are left out."""
         kind = self.optimistic if optimistic else self.plain
@@ -336,11 +292,4 @@ OPTIMISERS = {
     "adam": Kind(Adam, OptimisticAdam, ("betas",)),
     "rmsprop": Kind(RMSProp),
     "sgd": Kind(SGD, OptimisticSGD),
-}
-
-# the learning rate over its start, as a function of the share of a run that is done; None where it stays
-FADES: dict[str, Callable[[float], float] | None] = {
-    "constant": None,
-    "linear": lambda done: 1 - done,
-    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from minigan import kernels
 from minigan.engine.tensor import Tensor
 
 
@@ -59,3 +61,19 @@ def flatten_(tensors: Sequence[Tensor]) -> Any:
         for t, view in zip(tensors, views(buffer, [t.shape for t in tensors]), strict=True):
             t.data = view
     return buffer
+
+
+def clip_norm(most: float) -> Callable[[Any], None]:
+    """Return what shortens a flat gradient longer than ``most`` to that Euclidean norm (1211.5063).
+
+    An optimiser takes it as ``between``. ValueError unless ``most`` > 0. A norm that is not finite is left for the step to refuse.
+    """
+    if not most > 0:
+        raise ValueError(f"clip_norm: the norm must be a number > 0, not {most}")
+
+    def clip(buffer: Any) -> None:
+        norm = math.sqrt(kernels.squared_norm(buffer))
+        if norm > most and math.isfinite(norm):
+            buffer *= buffer.dtype.type(most / norm)
+
+    return clip

@@ -17,8 +17,8 @@ from minigan.gan.player import Player
 from minigan.gan.replay import Replayed
 from minigan.gan.trainer import Trainer
 from minigan.gan.variants import VARIANTS
-from minigan.nn import Module, Schedule, initialise
-from minigan.optim import FADES, OPTIMISERS
+from minigan.nn import FADES, Module, Schedule, initialise
+from minigan.optim import OPTIMISERS
 from minigan.random import Generator
 
 

@@ -16,8 +16,8 @@ from minigan.gan.dynamics import DYNAMICS
 from minigan.gan.models import ACTIVATIONS, MODELS
 from minigan.gan.objectives import OBJECTIVES, smoothed
 from minigan.gan.variants import VARIANTS
-from minigan.nn import INITIALISERS
-from minigan.optim import FADES, OPTIMISERS
+from minigan.nn import FADES, INITIALISERS
+from minigan.optim import OPTIMISERS
 
 # the settings whose value is the name of a row in a table
 TABLES: dict[str, Collection[str]] = {

@@ -5,7 +5,6 @@ from minigan.nn.discriminator import (
     MinibatchDiscrimination,
     MinibatchStddev,
     Pack,
-    Schedule,
     SpectralNorm,
 )
 from minigan.nn.init import INITIALISERS, initialise
@@ -16,18 +15,19 @@ from minigan.nn.layers import (
     ConvTranspose2d,
     Dense,
     Dropout,
-    Flatten,
     LeakyReLU,
     ReLU,
-    Reshape,
     Sigmoid,
     Softplus,
     Tanh,
 )
 from minigan.nn.module import Module
+from minigan.nn.schedules import FADES, Schedule
 from minigan.nn.sequential import Sequential
+from minigan.nn.shapes import Flatten, Reshape
 
 __all__ = [
+    "FADES",
     "INITIALISERS",
     "Activation",
     "BatchNorm",

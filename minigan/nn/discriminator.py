@@ -6,7 +6,6 @@ A layer that looks at a whole batch ties its samples together: a gradient penalt
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 import numpy as np
@@ -18,32 +17,11 @@ from minigan.engine.tensor import Tensor
 from minigan.nn.init import lecun
 from minigan.nn.layers import LINEAR, Activation, Fusing, Weighted
 from minigan.nn.module import Module
+from minigan.nn.schedules import Schedule
 from minigan.random import Generator
 
 _seeds = itertools.count()
 _init = Generator(1, stream="init")  # as for the other layers: made one after the other they differ
-
-
-class Schedule:
-    """A number that goes from ``start`` to ``end`` in a straight line over ``steps``, as far as :meth:`at` was told.
-
-    Layers and optimisers hold the schedule and read :attr:`value` when they need it; who trains tells it the step.
-    """
-
-    def __init__(self, start: float, end: float | None = None, steps: int = 1) -> None:
-        if not all(math.isfinite(x) for x in (start, start if end is None else end)) or steps < 1:
-            raise ValueError(f"Schedule: needs finite numbers and steps >= 1, not {start}, {end} and {steps}")
-        self.start, self.end, self.steps = float(start), float(start if end is None else end), steps
-        self.value = self.start
-
-    def at(self, step: int) -> float:
-        """Move to ``step`` and return the number there."""
-        part = min(1.0, step / self.steps)
-        self.value = self.start + (self.end - self.start) * part
-        return self.value
-
-    def __repr__(self) -> str:
-        return f"Schedule({self.start:g} to {self.end:g} over {self.steps}, now {self.value:g})"
 
 
 class InstanceNoise(Module):

@@ -1,0 +1,34 @@
+"""Layers that give samples another shape."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minigan import ops
+from minigan.engine.tensor import Tensor
+from minigan.nn.module import Module
+
+
+class Flatten(Module):
+    """(N, ...) to (N, the product of the rest)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Flatten every sample."""
+        return ops.flatten_samples(x)
+
+    def __repr__(self) -> str:
+        return "Flatten()"
+
+
+class Reshape(Module):
+    """(N, ...) to (N, *shape)."""
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int | np.integer) else shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give every sample the shape."""
+        return ops.reshape(x, (x.shape[0], *self.shape))
+
+    def __repr__(self) -> str:
+        return f"Reshape({', '.join(map(str, self.shape))})"
