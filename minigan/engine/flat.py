@@ -66,7 +66,7 @@ def flatten_(tensors: Sequence[Tensor]) -> Any:
 def clip_norm(most: float) -> Callable[[Any], None]:
     """Return what shortens a flat gradient longer than ``most`` to that Euclidean norm (1211.5063).
 
-    An optimiser takes it as ``between``. ValueError unless ``most`` > 0. A norm that is not finite is left for the step to refuse.
+    An optimiser takes it as ``between``. ValueError unless ``most`` > 0. The step refuses a norm that is not finite.
     """
     if not most > 0:
         raise ValueError(f"clip_norm: the norm must be a number > 0, not {most}")
