@@ -10,6 +10,7 @@ from minigan.kernels.batch_norm import batch_norm, batch_norm_grad
 from minigan.kernels.batch_norm_vjp import batch_norm_grad_vjp
 from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_grad, bias_act_sums
 from minigan.kernels.conv import conv2d, conv2d_output_shape, conv2d_transpose, conv2d_weight_grad
+from minigan.kernels.cpu.kept import one_moment
 from minigan.kernels.dispatch import Kernel, active, registry, use
 from minigan.kernels.losses import LOSSES, mean_loss
 from minigan.kernels.matmul import dense, matmul
@@ -38,6 +39,7 @@ __all__ = [
     "keep_memory",
     "matmul",
     "mean_loss",
+    "one_moment",
     "philox_bits_",
     "philox_normal_",
     "philox_uniform_",

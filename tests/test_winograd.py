@@ -10,7 +10,7 @@ import pytest
 
 import minigan as mg
 from minigan import kernels
-from minigan.kernels.cpu import winograd
+from minigan.kernels.cpu import kept, winograd
 from minigan.kernels.cpu.forms import FORMS
 from minigan.kernels.cpu.kept import MOST, Kept
 from minigan.testing.references import np_conv2d, np_conv2d_transpose, np_conv2d_weight_grad
@@ -240,6 +240,26 @@ def test_a_write_into_weights_is_never_missed(transforms, write):
     write(w)
     found = kernels.conv2d(x, w, **settings)
     assert found.tobytes() == kernels.conv2d(x, w.copy(), **settings).tobytes()
+    assert len(transforms) == 3
+
+
+def test_a_moment_compares_once(transforms, monkeypatch):
+    compared, bits = [], kept._bits
+    monkeypatch.setattr(kept, "_bits", lambda array: (compared.append(1), bits(array))[1])
+    x, w, settings = np.ones((1, 8, 8, 16)), np.ones((4, 4, 16, 16)), {"stride": (2, 2), "padding": (1, 1)}
+    for _ in range(3):
+        kernels.conv2d(x, w, **settings)
+    assert len(compared) == 2 * 2  # the array and its copy
+    with kernels.one_moment():
+        for _ in range(3):
+            kernels.conv2d(x, w, **settings)
+        with kernels.one_moment():
+            kernels.conv2d(x, w, **settings)
+    assert len(compared) == 2 * 3
+    w[0] = 2
+    with kernels.one_moment():
+        found = kernels.conv2d(x, w, **settings)
+    np.testing.assert_allclose(found, kernels.conv2d(x, w.copy(), **settings))
     assert len(transforms) == 3
 
 

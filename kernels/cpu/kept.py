@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 MOST = 64  # results that are kept at a time: those of the arrays that were used last
+
+_moment: ContextVar[object | None] = ContextVar("minigan_moment", default=None)
+
+
+@contextmanager
+def one_moment() -> Iterator[None]:
+    """Compare each array at most once inside the ``with`` block: for code in which nobody writes into arrays it reads.
+
+    The engine's backward pass and its replays are such code. A block inside another belongs to it.
+    """
+    if _moment.get() is not None:
+        yield
+        return
+    token = _moment.set(object())
+    try:
+        yield
+    finally:
+        _moment.reset(token)
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
@@ -19,23 +39,27 @@ def _bits(array: np.ndarray) -> np.ndarray:
 class Kept:
     """``kept(array, key, make)`` is ``make()``, or its result for this array and key if the array is what it was then.
 
-    Beside a result lies a copy of the array, and each use compares the two bit by bit: a write into the array is never
-    missed, by an optimiser or by hand. Nothing is kept of an array that is gone. Results are read-only by contract.
+    Beside a result lies a copy of the array, and each use compares the two bit by bit, but for uses in
+    :func:`one_moment`: a write into the array is never missed, by an optimiser or by hand. Nothing is kept of an array
+    that is gone. Results are read-only by contract.
     """
 
     def __init__(self) -> None:
-        self._results: OrderedDict[Any, tuple[Any, np.ndarray, Any]] = OrderedDict()
+        self._results: OrderedDict[Any, list[Any]] = OrderedDict()
 
     def __call__(self, array: np.ndarray, key: Any, make: Callable[[], Any]) -> Any:
         """Return the result of ``make``, which depends on the array and the key alone."""
-        place = id(array), key
+        place, now = (id(array), key), _moment.get()
         known = self._results.get(place)
-        if known is not None and known[0]() is array and np.array_equal(_bits(known[1]), _bits(array)):
-            self._results.move_to_end(place)
-            return known[2]
+        if known is not None and known[0]() is array:
+            _, copy, made, compared = known
+            if (now is not None and compared is now) or np.array_equal(_bits(copy), _bits(array)):
+                known[3] = now
+                self._results.move_to_end(place)
+                return made
         made = make()
         forget = weakref.ref(array, lambda _: self._results.pop(place, None))
-        self._results[place] = forget, array.copy(), made
+        self._results[place] = [forget, array.copy(), made, now]
         self._results.move_to_end(place)
         while len(self._results) > MOST:
             self._results.popitem(last=False)

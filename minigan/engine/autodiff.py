@@ -20,6 +20,7 @@ from minigan.engine.device import as_array
 from minigan.engine.gradmode import current_mode, enable_grad, is_grad_enabled, no_grad
 from minigan.engine.recorder import recording
 from minigan.engine.tensor import Tensor, next_id, tensor
+from minigan.kernels import one_moment
 
 # --- primitives -------------------------------------------------------------------------------------------------------
 
@@ -209,7 +210,7 @@ def backward(
         return []
     wanted = set(inputs)
     table: dict[Tensor, Tensor] = {}
-    with enable_grad() if create_graph else no_grad():
+    with enable_grad() if create_graph else no_grad(), one_moment():
         for y, g in zip(outputs, cotangents, strict=True):
             table[y] = table[y] + g if y in table else g
         for node, leading in _path(outputs, wanted):

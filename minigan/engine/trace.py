@@ -24,6 +24,7 @@ import numpy as np
 from minigan.engine.autodiff import flatten, unflatten
 from minigan.engine.recorder import Recorder, record
 from minigan.engine.tensor import Tensor
+from minigan.kernels import one_moment
 
 State = list[dict[str, Any]]
 
@@ -99,7 +100,9 @@ class _Program:
 
     def replay(self, arrays: list[Any]) -> Any:
         """Return the result for other inputs of the same kind."""
-        return unflatten(self.result, iter([None if a is None else Tensor(a) for a in self.run(*arrays)]))
+        with one_moment():
+            results = self.run(*arrays)
+        return unflatten(self.result, iter([None if a is None else Tensor(a) for a in results]))
 
     def prove(self, function: Callable[..., Any], inputs: Any, arrays: list[Any]) -> Any:
         """Return function(*inputs), and find out whether a replay gives the same, and changes the same things so."""

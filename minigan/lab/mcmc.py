@@ -18,6 +18,7 @@ from minigan.engine.autodiff import grad
 from minigan.engine.device import device_of, to_device, to_numpy
 from minigan.engine.gradmode import no_grad
 from minigan.engine.tensor import Tensor
+from minigan.gan.game import apply
 from minigan.nn import Module
 from minigan.ops import sum
 from minigan.random import Generator
@@ -80,7 +81,8 @@ def _judged(discriminator: Module, samples: Any) -> Tensor:
     """Return one logit (N,) a sample, which D sees on its own device."""
     array = samples.data if isinstance(samples, Tensor) else samples
     device = next((p.device for p in discriminator.parameters()), device_of(array))
-    found = discriminator(samples if isinstance(samples, Tensor) else Tensor(to_device(array, device)))
+    x = samples if isinstance(samples, Tensor) else Tensor(to_device(array, device))
+    found = apply(discriminator, x, None)
     if found.size != len(samples):
         raise ValueError(
             f"a discriminator with {found.size} logits for {len(samples)} samples cannot judge them singly"
@@ -111,7 +113,7 @@ def metropolis_hastings(
     taken = 0
     for step in range(length + 1):
         with no_grad():
-            proposals = to_numpy(generator(draw(len(states))).data)
+            proposals = to_numpy(apply(generator, draw(len(states)), None).data)
         there = calibration(logits_of(discriminator, proposals))
         accept = np.log(random.uniform(len(states), dtype=np.float64).numpy() + 1e-300) < there - at
         if step == length:
@@ -142,8 +144,8 @@ def langevin(
     device, z = device_of(array), np.array(to_numpy(array))
     for _ in range(steps):
         leaf = Tensor(to_device(z, device), requires_grad=True)
-        slope = calibration.slope * to_numpy(grad(sum(_judged(judge, generator(leaf))), leaf).data)
+        slope = calibration.slope * to_numpy(grad(sum(_judged(judge, apply(generator, leaf, None))), leaf).data)
         noise = random.normal(z.shape, dtype=z.dtype).numpy()
         z = z - z.dtype.type(size / 2) * (z - slope) + z.dtype.type(size**0.5) * noise
     with no_grad():
-        return np.array(to_numpy(generator(Tensor(to_device(z, device))).data))
+        return np.array(to_numpy(apply(generator, Tensor(to_device(z, device)), None).data))
