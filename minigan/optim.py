@@ -20,14 +20,14 @@ Parameters = Sequence[Tensor]
 
 
 class Optimizer:
-    """What all optimisers share: the parameters' buffer, the gradients' buffer, and the moving average (EMA).
+    """The base of all optimisers: the parameters' buffer, the gradients' buffer, and the moving average (EMA).
 
     The parameters (leaves that require grad, one dtype) become views of one buffer and are changed in place. With
-    ``ema_decay`` in (0, 1) the average e ← e + (1 − decay)(p − e) is kept too: see :meth:`average`. ``limit``, where it
-    is set, holds every parameter in [−limit, limit] after every step (weight clipping, 1701.07875).
+    ``ema_decay`` in (0, 1) the average e ← e + (1 − decay)(p − e) is kept too: see :meth:`average`. A
+    ``limit`` holds every parameter in [−limit, limit] after every step (weight clipping, 1701.07875).
 
-    ``between(buffer)``, where it is set, is the one place between the gradients and the step: it gets the whole
-    gradient, flat, once a step and changes it in place (:func:`clip_norm`, or a sum over processes, say).
+    If ``between`` is set, ``between(buffer)`` gets the whole gradient, flat, before every step and changes it in place
+    (:func:`clip_norm`, or a sum over processes).
     """
 
     slots: tuple[str, ...] = ()
@@ -62,14 +62,16 @@ class Optimizer:
         return np.empty_like(self.buffer[:0])
 
     def step(self, gradients: Sequence[Any]) -> None:
-        """Move the parameters against ``gradients`` (Tensors or arrays, one for each parameter, of its shape).
+        """Move the parameters against ``gradients``: a Tensor or array for each parameter, of its shape.
 
-        FloatingPointError, before anything moves, where the gradient's norm is not finite.
+        FloatingPointError, before anything moves, if the gradient's norm is not finite.
         """
         if len(gradients) != len(self.parameters):
             raise ValueError(f"step: {len(gradients)} gradients for {len(self.parameters)} parameters")
         if any(p.data is not view for p, view in zip(self.parameters, self._views, strict=True)):
-            raise ValueError("step: the parameters were moved to another buffer after this optimiser was made")
+            raise ValueError(
+                "step: the parameters were moved to another buffer after this optimiser was made: make it afterwards"
+            )
         arrays = [g.data if isinstance(g, Tensor) else as_array(g) for g in gradients]
         for i, (p, g) in enumerate(zip(self.parameters, arrays, strict=True)):
             if g.shape != p.shape:
@@ -94,13 +96,13 @@ class Optimizer:
     def rates(self) -> Any:
         """Return how far one unit of gradient moves each parameter now, a number or an array (n,).
 
-        That is lr over the running scale, where there is one; momentum is left out: the step is linearised as if the
-        scale stood still and the gradient alone moved.
+        That is lr, over the running scale if the optimiser has one. Momentum is left out: the step is linearised with
+        the scale held constant.
         """
         return self.lr
 
     def keep_clock_there(self, there: bool) -> None:
-        """Keep the number of the step and the learning rate in device memory (or no more), for a captured graph."""
+        """Keep the step number and the learning rate in device memory for a captured graph, or stop."""
         where = device_of(self.buffer)
         self.clock = to_device(np.array([self.steps], np.uint64), where) if there else None
         self.rate = to_device(np.array([self.lr], np.float64), where) if there else None
@@ -118,7 +120,7 @@ class Optimizer:
 
     @staticmethod
     def _now(here: Any, there: Any) -> Any:
-        """Return a number of the host's, or the device memory that holds it for a captured graph."""
+        """Return the host's number, or the device memory that holds it for a captured graph."""
         return here if there is None else there
 
     def gradient_norm(self) -> float:
@@ -132,7 +134,7 @@ class Optimizer:
         return [Tensor(view) for view in views(self.ema, [p.shape for p in self.parameters])]
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return what must be saved to go on bitwise: the moments, the average and the number of steps."""
+        """Return the state that a bitwise resume needs: the moments, the average and the number of steps."""
         arrays = {slot: getattr(self, slot) for slot in (*self.slots, "ema") if getattr(self, slot).size}
         arrays = {slot: np.array(to_numpy(array)) for slot, array in arrays.items()}
         return {**arrays, "steps": np.array(self.steps, np.int64)}
@@ -231,16 +233,16 @@ class Adam(Optimizer):
 
 
 class _Optimistic(Optimizer):
-    """An optimiser that goes twice its move and takes back the last one: p ← p + 2Δ_t − Δ_{t−1}, Δ_{−1} = 0.
+    """An optimiser that takes its move twice and subtracts the last one: p ← p + 2Δ_t − Δ_{t−1}, Δ_{−1} = 0.
 
-    Mixed in before the optimiser whose moves Δ these are (1711.00141). ``past`` holds Δ_{t−1}.
+    A mixin before the optimiser that makes the moves Δ (1711.00141). ``past`` holds Δ_{t−1}.
     """
 
     past: Any
 
     def _step_(self) -> None:
         before, decay = self.buffer.copy(), self.ema_decay
-        self.ema_decay = 0.0  # the average follows where the parameters end up
+        self.ema_decay = 0.0  # the average follows the final parameters
         empty, self.ema = self.ema, self._empty()
         try:
             super()._step_()
@@ -273,7 +275,7 @@ class OptimisticAdam(_Optimistic, Adam):
 
 @dataclass(frozen=True)
 class Kind:
-    """An optimiser by name, its optimistic form (None where there is none), and the settings that both take."""
+    """An optimiser, its optimistic form (or None), and the settings that both take."""
 
     plain: Callable[..., Optimizer]
     optimistic: Callable[..., Optimizer] | None = None

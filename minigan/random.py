@@ -1,7 +1,7 @@
 """Random numbers as a function of (seed, stream, step): the same bits on every device, thread count and machine.
 
-A :class:`Generator` carries nothing but three integers, so a run is resumed by writing down a counter. Streams keep the
-uses of randomness apart: drawing more noise for one player does not change the other's, or the order of the data.
+A :class:`Generator` holds only three integers, so a saved counter is enough to resume a run. Streams separate the uses
+of randomness: drawing more noise for one player changes neither the other's noise nor the order of the data.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Generator:
         return out
 
     def keep_counters_there(self, there: bool) -> None:
-        """Keep the counters in device memory (or no more): what a captured graph draws then goes on in every replay."""
+        """Keep the counters in device memory, or stop: every replay of a captured graph then draws new numbers."""
         numbers = np.array([self.seed, STREAMS[self.stream], self.step], np.uint64)
         self.counters = to_device(numbers, self.device) if there else None
 

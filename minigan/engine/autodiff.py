@@ -2,9 +2,9 @@
 
     y = f(x₁, …, xₙ) with cotangent g = ∂L/∂y:    the rule of argument i returns g · ∂y/∂xᵢ
 
-Rules are written with ops on Tensors, so the gradient is itself a graph where one asks for it (``create_graph``), and
-every higher derivative exists without a second set of rules. There is no ``.grad`` slot: cotangents live in a dict for
-the time of one call, and only nodes on a path from the output to what is asked for are visited.
+Rules are written with ops on Tensors. So ``create_graph`` makes the gradient a graph itself, and every higher
+derivative exists without a second set of rules. There is no ``.grad`` slot: cotangents live in a dict during one call,
+and only nodes on a path from the output to the requested inputs are visited.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ class Primitive:
             _primitives.append(self)
 
     def defvjp(self, *rules: Rule | None) -> None:
-        """Give one rule for each array argument; None where there is nothing to differentiate."""
+        """Give one rule for each array argument; None for an argument that is never differentiated."""
         self.rules = rules
 
     def defvjp_joint(self, rule: Rule) -> None:
-        """Give one rule that returns the cotangents of all arguments at once, where they share their work.
+        """Give one rule that returns the cotangents of all arguments at once, because they share work.
 
-        A cotangent may be a function of no arguments, called only where a path leads to its argument.
+        A cotangent may be a function without arguments; it is called only if a path leads to its argument.
         """
         self.joint_rule = rule
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
-        """Compute the result, and record how where an argument requires grad."""
+        """Compute the result, and record the call if an argument requires grad."""
         record = False
         arrays = []
         for x in args:
@@ -64,7 +64,7 @@ class Primitive:
                 if x.requires_grad:
                     record = True
             elif type(x) is not float and isinstance(x, np.generic):
-                arrays.append(x.item())  # NumPy scalars are as weak as Python's: they do not raise the dtype
+                arrays.append(x.item())  # like a Python number, a NumPy scalar does not raise the dtype
             elif type(x) is list or type(x) is tuple:
                 return self(*(tensor(a).data if isinstance(a, list | tuple) else a for a in args), **settings)
             else:
@@ -86,7 +86,7 @@ class Primitive:
 
 
 class MemoPrimitive(Primitive):
-    """A primitive whose forward returns (y, memo): the memo stays on y for its rule and for whoever asked for y."""
+    """A primitive whose forward returns (y, memo): the memo stays on y, for its rule and for the caller."""
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
         """Compute the result, with its memo."""
@@ -142,7 +142,7 @@ def primitives() -> list[Primitive]:
 
 
 def describe_call(name: str, arrays: Sequence[Any], settings: dict[str, Any]) -> str:
-    """Return the call in words, with dtypes and shapes: what error messages start with."""
+    """Return the call in words, with dtypes and shapes: the start of error messages."""
     words = [f"{x.dtype} {x.shape}" if hasattr(x, "shape") else repr(x) for x in arrays]
     return f"{name}({', '.join(words + [f'{key}={value!r}' for key, value in settings.items()])})"
 
@@ -152,7 +152,7 @@ def describe_call(name: str, arrays: Sequence[Any], settings: dict[str, Any]) ->
 
 def _path(outputs: Iterable[Tensor], inputs: set[Tensor]) -> list[tuple[Tensor, list[int]]]:
     """Return the nodes between the outputs and the inputs, later ones first, and which arguments lead to an input."""
-    floor = min(x.born for x in inputs)  # what is older than every input cannot depend on one
+    floor = min(x.born for x in inputs)  # a node older than every input cannot depend on one
     seen = {y for y in outputs if y.requires_grad}
     stale: dict[Tensor, Tensor] = {}
     stack = list(seen)
@@ -184,7 +184,7 @@ _by_id = operator.attrgetter("id")
 
 
 def _fit(cotangent: Tensor, x: Tensor) -> Tensor:
-    """Undo broadcasting and dtype promotion: the one place where this is done."""
+    """Undo broadcasting and dtype promotion, here and nowhere else."""
     if cotangent.data.shape != x.data.shape:
         cotangent = cotangent.sum_to(x.data.shape)
     if cotangent.data.dtype != x.data.dtype:
@@ -193,7 +193,7 @@ def _fit(cotangent: Tensor, x: Tensor) -> Tensor:
 
 
 def _refuse_stale(stale: dict[Tensor, Tensor], on_path: set[Tensor], inputs: set[Tensor]) -> None:
-    """Raise where a rule would use a value that has changed since, or an input's part in the graph is out of date."""
+    """Raise if a rule would use a value that has changed since, or if the graph used an older value of an input."""
     for node, x in stale.items():
         if node in on_path or x in inputs:
             raise ValueError(
@@ -243,11 +243,12 @@ def grad(
     """Return the gradient of ``output`` with respect to ``inputs``, in the structure of ``inputs``.
 
     ``inputs`` is a Tensor, or lists, tuples and dicts of Tensors. ``grad_output`` is the cotangent, of the shape of
-    ``output``; it may be left out where ``output`` has one entry. With ``create_graph`` the gradients can be
-    differentiated again. With ``materialize_grads`` the gradient of what ``output`` does not depend on is zeros.
+    ``output``; it may be left out if ``output`` has one entry. With ``create_graph`` the gradients can be
+    differentiated again. With ``materialize_grads`` an input that ``output`` does not depend on gets zeros.
 
-    ValueError if an input requires no grad or, otherwise, ``output`` does not depend on it; TypeError for things that
-    are not Tensors. The arrays returned share no memory with one another, the inputs or ``grad_output``.
+    ValueError if an input does not require grad or, without ``materialize_grads``, if ``output`` does not depend on
+    it; TypeError for things that are not Tensors. The arrays returned share no memory with one another, the inputs or
+    ``grad_output``.
     """
     if not isinstance(output, Tensor):
         raise TypeError(f"grad: the output must be a Tensor, not {type(output).__name__}")
@@ -268,9 +269,8 @@ def grad(
         if results[i] is not None:
             continue
         if x in reached or (materialize_grads and x.id <= output.id):
-            results[i] = Tensor(
-                np.zeros_like(x.data)
-            )  # a path whose derivative is zero everywhere (sign, a step), or none
+            # no path, or one whose derivative is zero everywhere (sign, a step)
+            results[i] = Tensor(np.zeros_like(x.data))
         else:
             newer = ", or was changed (by an optimiser) after it was computed" if x.id > output.id else ""
             what = f"the output ({output.op.name if output.op else 'a leaf'}, {output.shape})"
@@ -279,12 +279,12 @@ def grad(
 
 
 def _reached(output: Tensor, inputs: Sequence[Tensor]) -> set[Tensor]:
-    """Return the inputs that ``output`` was computed from, whatever the derivative."""
+    """Return the inputs that ``output`` was computed from, even if the derivative is zero."""
     return {node.inputs[i] for node, leading in _path([output], set(inputs)) for i in leading} | {output}
 
 
 def as_cotangent(name: str, output: Tensor, given: Any) -> Tensor:
-    """Return ``given`` (ones where it is None and the output has one entry) as a cotangent of ``output``."""
+    """Return ``given`` as a cotangent of ``output``; None means 1, for an output of one entry."""
     if given is None:
         if output.size != 1:
             raise ValueError(f"{name}: an output of shape {output.shape} needs a grad_output of that shape")
@@ -297,7 +297,7 @@ def as_cotangent(name: str, output: Tensor, given: Any) -> Tensor:
 
 @primitive
 def copy(x: Any) -> Any:
-    """The same entries in an array of their own."""
+    """A copy of the array."""
     return x.copy()
 
 
@@ -305,7 +305,7 @@ copy.defvjp(lambda g, y, x: g)
 
 
 def own(results: Sequence[Tensor | None], others: list[Any]) -> list[Any]:
-    """Give every result an array of its own: rules may return views, or one array for two arguments."""
+    """Copy results that share memory: rules may return views, or one array for two arguments."""
     taken = {id(array) for array in others}
     owned = []
     for result in results:

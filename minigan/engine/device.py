@@ -1,7 +1,7 @@
 """Where arrays live: the array module behind an array, moves between devices, and why a device cannot be used.
 
-Arrays of CuPy are on "cuda", NumPy's on "cpu"; on "cuda-emulated" the same CUDA source runs on the CPU, slowly and with
-every access to memory checked. Nothing moves from one device to another but by a call of :func:`to_device`.
+Arrays of CuPy are on "cuda", NumPy's on "cpu". On "cuda-emulated" the same CUDA source runs on the CPU, slowly, with
+every memory access checked. Only a call of :func:`to_device` moves an array to another device.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ def is_array(x: Any) -> bool:
 
 
 def as_array(x: Any) -> Any:
-    """Return x as an array: itself where it is one of any device, of NumPy otherwise."""
+    """Return x itself if it is an array of any device, else a NumPy array of it."""
     return x if is_array(x) else np.asarray(x)
 
 
 def may_look(array: Any) -> bool:
-    """Return whether the host may read values now: not of a device whose stream captures a graph."""
+    """Return whether the host may read values now: not while the device's stream captures a graph."""
     return isinstance(array, np.ndarray) or not xp(array).cuda.get_current_stream().is_capturing()
 
 
 def why_not(device: str) -> str | None:
-    """Return in a sentence why a device cannot be used, None where it can."""
+    """Return in a sentence why a device cannot be used, or None if it can."""
     return None if device == "cpu" else cuda.reason_against(device)
 
 
 def why_no_tf32(device: str) -> str | None:
-    """Return in a sentence why a usable device makes no products in TF32, None where it does."""
+    """Return in a sentence why a usable device cannot compute products in TF32, or None if it can."""
     if device == "cpu":
-        return "TF32 is a GPU's: it needs device cuda or cuda-emulated, and this is the CPU"
-    return (
-        None if cuda.has_tf32(device) else f"{cuda.describe(device)} has no tensor cores for TF32: sm_80 or newer has"
-    )
+        return "TF32 needs device cuda or cuda-emulated, and this is the CPU"
+    if cuda.has_tf32(device):
+        return None
+    return f"{cuda.describe(device)} has no tensor cores for TF32: it needs sm_80 or newer"
 
 
 def resolve(device: str | None) -> str:
@@ -76,7 +76,7 @@ def resolve(device: str | None) -> str:
 
 
 def to_device(array: Any, device: str) -> Any:
-    """Return ``array`` on ``device``: itself where it is there already."""
+    """Return ``array`` on ``device``: itself if it is there already."""
     if device_of(array) == device:
         return array
     host = to_numpy(array)
@@ -87,5 +87,5 @@ def to_device(array: Any, device: str) -> Any:
 
 
 def to_numpy(array: Any) -> np.ndarray:
-    """Return ``array`` (or what NumPy makes one of) as a NumPy array: itself where it is one."""
+    """Return ``array`` (or anything that NumPy can convert) as a NumPy array: itself if it is one."""
     return np.asarray(array) if device_of(array) == "cpu" else array.get()

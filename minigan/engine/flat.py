@@ -1,4 +1,4 @@
-"""Many arrays in one buffer: what lets an optimiser, an average or a checkpoint of a whole network be one call."""
+"""Many arrays in one buffer, so that one call updates, averages or saves a whole network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def views(buffer: Any, shapes: Iterable[tuple[int, ...]]) -> list[Any]:
 
 
 def buffer_of(tensors: Sequence[Tensor]) -> Any:
-    """Return the 1-D buffer, or the part of one, whose consecutive views the tensors are; None where they are not."""
+    """Return the 1-D buffer, or part of one, that the tensors view consecutively; None if they do not."""
     buffer = tensors[0].data.base if tensors else None
     if buffer is None or buffer.ndim != 1:
         return None
@@ -43,7 +43,7 @@ def _address(array: Any) -> int:
 def flatten_(tensors: Sequence[Tensor]) -> Any:
     """Move the data of leaf Tensors into one 1-D buffer, of which they become views, and return the buffer.
 
-    Tensors that lie in one buffer already stay where they are. ValueError for leaves of several dtypes, or named twice.
+    Tensors that already lie in one buffer stay there. ValueError for leaves of several dtypes, or a leaf listed twice.
     """
     for t in tensors:
         if not isinstance(t, Tensor):

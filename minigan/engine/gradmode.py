@@ -53,7 +53,7 @@ _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GE
 
 
 def _owner(frame: Any) -> Any:
-    """Return the frame whose block this is: not that of contextlib, nor of a generator that contextlib drives."""
+    """Return the frame that entered this block: not contextlib's, nor that of a generator that contextlib drives."""
     while frame.f_code.co_filename == contextlib.__file__ or (
         frame.f_code.co_flags & _SUSPENDABLE
         and frame.f_back is not None

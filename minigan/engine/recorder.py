@@ -1,4 +1,4 @@
-"""What a computation does, noted call by call while it runs: the raw material of :mod:`minigan.engine.trace`."""
+"""A record of a computation, call by call, made while it runs: the input of :mod:`minigan.engine.trace`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Recorder:
     def __init__(self, inputs: Sequence[Any]) -> None:
         self.calls: list[Call] = []
         self.constants: dict[str, Any] = {"asarray": np.asarray}
-        self.passing: dict[int, Any] = {}  # objects made meanwhile, which nobody sees afterwards, by their addresses
+        self.passing: dict[int, Any] = {}  # temporary objects made during the recording, by address
         self._names: dict[int, tuple[Any, str]] = {}
         self._named = 0
         for i, array in enumerate(inputs):
@@ -41,7 +41,7 @@ class Recorder:
         result: Any,
         changes: Any = None,
     ) -> Any:
-        """Note a call and return its result, with NumPy's scalars made arrays, which have names from then on."""
+        """Note a call and return its result, named, with NumPy's scalars made arrays."""
         uses: set[str] = set()
         given = [self.source(value, uses) for value in arrays]
         given += [f"{key}={self.source(value, uses)}" for key, value in settings.items()]
@@ -52,9 +52,9 @@ class Recorder:
         return result
 
     def source(self, value: Any, uses: set[str]) -> str:
-        """Return source for a value: arrays by their names, which join ``uses``, and the rest as it is now."""
+        """Return source for a value: the name of an array (added to ``uses``), or a constant with the present value."""
         if isinstance(value, np.ndarray):
-            known = self._names.get(id(value))  # the address of an array that is gone may be another's by now
+            known = self._names.get(id(value))  # a new array may have the address of one that is gone
             if known is not None and known[0]() is value:
                 uses.add(known[1])
                 return known[1]
@@ -87,7 +87,7 @@ recording = _recorder.get
 
 
 def record(function: Callable[..., Any], inputs: Sequence[Any], arrays: Sequence[Any]) -> tuple[Any, Recorder]:
-    """Return function(*inputs), and the calls that it made; ``arrays`` are those of the inputs (None for no array)."""
+    """Return function(*inputs) and the calls that it made; ``arrays`` are the inputs' arrays (None for no array)."""
     recorder = Recorder(arrays)
     token = _recorder.set(recorder)
     try:
@@ -97,9 +97,9 @@ def record(function: Callable[..., Any], inputs: Sequence[Any], arrays: Sequence
 
 
 def perform_on_a_passing(holder: Any, method: Callable[..., Any], *arguments: Any) -> Any:
-    """:func:`perform` for a method of an object that the recorded function makes for itself: a twin of a module, say.
+    """:func:`perform` for a method of an object that the recorded function makes, such as a twin of a module.
 
-    A replay uses the object that was made while recording, so ``method`` must set all of its state that can change.
+    A replay uses the object that was made during the recording, so ``method`` must set all its mutable state.
     """
     recorder = recording()
     if recorder is not None:
@@ -108,7 +108,7 @@ def perform_on_a_passing(holder: Any, method: Callable[..., Any], *arguments: An
 
 
 def perform(method: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a method that changes its object, or draws at random, in such a way that a replay calls it too.
+    """Call a method that changes its object, or draws at random; a replay calls it again.
 
     The object's state is its attributes, which are replaced and never written into. ``arguments`` and the result are
     arrays, numbers, None, or tuples of them.
@@ -116,7 +116,7 @@ def perform(method: Callable[..., Any], *arguments: Any) -> Any:
     recorder = recording()
     if recorder is None:
         return method(*arguments)
-    token = _recorder.set(None)  # what the method does by itself is its own affair
+    token = _recorder.set(None)  # calls inside the method are not recorded: a replay calls the method
     try:
         result = method(*arguments)
     finally:

@@ -25,9 +25,9 @@ class Tensor:
     ``data`` is read-only by contract: only an optimiser changes the data of leaves, and it renews their ``id`` so that
     a gradient through a graph made before the change is refused.
 
-    ``id`` grows with creation, so inputs have smaller ids than what is made of them: ids are a topological order.
-    ``born`` is the first id, which stays when an optimiser renews the other.
-    ``memo`` holds what a kernel found beside the data and its rule uses again (the moments of a batch norm, say).
+    ``id`` grows with creation, so an input has a smaller id than any result: ids are a topological order.
+    ``born`` is the first id; it stays when an optimiser renews ``id``.
+    ``memo`` holds values that a kernel computed and the rule uses again, such as the moments of a batch norm.
     """
 
     __slots__ = ("__weakref__", "born", "data", "id", "inputs", "memo", "op", "requires_grad", "settings")
@@ -84,7 +84,7 @@ class Tensor:
     def item(self) -> Any:
         """Return the only entry as a Python number; ValueError if there is not exactly one."""
         if self.data.size != 1:
-            raise ValueError(f"item() wants one entry, not a Tensor of shape {self.shape}")
+            raise ValueError(f"item() needs a Tensor of one entry, not of shape {self.shape}")
         return self.data.item()
 
     def detach(self) -> Tensor:
@@ -117,10 +117,10 @@ class Tensor:
         if self.requires_grad:
             raise TypeError("this Tensor requires grad, and NumPy would lose its graph: use .detach() or .numpy()")
         array = np.array(devices.to_numpy(self.data), dtype=dtype, copy=copy).view()
-        array.flags.writeable = copy is True  # a Tensor's data is not written through its array
+        array.flags.writeable = copy is True  # nobody may write a Tensor's data through its array
         return array
 
-    if TYPE_CHECKING:  # operators and methods that minigan.ops puts on the class, next to the ops they call
+    if TYPE_CHECKING:  # minigan.ops sets these operators and methods on the class
         T: Tensor
 
         def __add__(self, other: Any) -> Tensor: ...
@@ -166,7 +166,7 @@ def tensor(data: Any, *, dtype: Any = None, device: str | None = None, requires_
     try:
         array = np.array(devices.to_numpy(data), dtype=dtype, order="C")
     except ValueError as error:
-        raise ValueError(f"tensor(data): the data is no rectangular array of numbers ({error})") from None
+        raise ValueError(f"tensor(data): the data must be a rectangular array of numbers ({error})") from None
     if dtype is None and not keep and array.dtype == FLOATS[1]:
         array = array.astype(FLOATS[0])
     if array.dtype not in FLOATS and array.dtype.kind not in "iub":

@@ -1,15 +1,15 @@
 """A function of Tensors written down once as the calls it makes on arrays, and replayed without the engine.
 
-An op on Tensors is a function on arrays and the bookkeeping of a graph. Where a function makes the same calls every
-time, the calls alone will do; a traced function is Python source, one line a call:
+An op on Tensors is a function on arrays plus the bookkeeping of a graph. If a function makes the same calls every
+time, the calls alone suffice. A traced function is Python source, one line a call:
 
     v1 = dense_1(x0, c_2, c_3, activation='relu', slope=0.0)
     v2 = dense_1(v1, c_4, c_5, activation='linear', slope=0.0)
 
-It knows what passes through ops and through :func:`minigan.engine.recorder.perform`. Anything else that depends on the
-data or on parameters (arithmetic on ``.data``, a branch on a value) would stay as it was when it was written down. So
-nothing is replayed before a second call, on other data, was worked out both ways and came out the same bit by bit; and
-once a parameter changes that was the same in all calls compared so far, the next call is compared again.
+A trace sees only ops and calls of :func:`minigan.engine.recorder.perform`. Anything else that depends on the data or on
+parameters (arithmetic on ``.data``, a branch on a value) would keep the value it had during tracing. So a trace is
+replayed only after a second call, on other data, gave the same bits both ways. If a parameter then changes that was the
+same in all calls compared so far, the next call is compared again.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ State = list[dict[str, Any]]
 class Traced:
     """A function of Tensors (or None) that returns Tensors in lists, tuples and dicts; they come without a graph.
 
-    ``objects`` are all that the function reads beside its inputs, modules first of all: where one has other attributes
-    than before (but for the buffers that it changes itself), or inputs have other shapes, the function is traced again.
+    ``objects`` are all objects that the function reads beside its inputs, such as modules. The function is traced again
+    when an attribute of one changes (except its buffers), or when inputs have other shapes.
 
-    A function whose replay comes out different is not replayed any more: a RuntimeWarning says so, once.
+    If a replay gives another result, the function is never replayed again: one RuntimeWarning says so.
     """
 
     def __init__(self, function: Callable[..., Any], objects: Callable[[], Iterable[Any]]) -> None:
@@ -45,11 +45,11 @@ class Traced:
 
     @property
     def source(self) -> str:
-        """The source of what was traced, one function for every set of shapes; empty before the first call."""
+        """The source of the traces, one function for every set of shapes; empty before the first call."""
         return "\n\n".join(program.source for program in self._programs.values())
 
     def __call__(self, *inputs: Tensor | None) -> Any:
-        """Return the function's result: by its own code in the first two calls of a kind, by a replay from then on."""
+        """Return the function's result: from its code in the first two calls of a kind, from a replay afterwards."""
         arrays = [None if x is None else x.data for x in inputs]
         if not all(a is None or isinstance(a, np.ndarray) for a in arrays):
             return _constants(self.function(*inputs))  # a GPU captures the whole step: minigan.gan.replay
@@ -68,7 +68,7 @@ class Traced:
 
 
 class _Program:
-    """One trace: its source, the function made of it, and what it was made for."""
+    """One trace: its source, the function compiled from it, and the objects it was made for."""
 
     def __init__(self, recorder: Recorder, result: Any, inputs: int, objects: Iterable[Any]) -> None:
         self.result = unflatten(result, iter([None] * len(flatten(result))))
@@ -82,10 +82,10 @@ class _Program:
         self._counts = [(attributes, len(attributes)) for attributes, _ in read]
         self._seen = [(attributes, *item) for attributes, known in read for item in known.items()]
         self._tensors = [(value, value.data) for _, _, value in self._seen if isinstance(value, Tensor)]
-        self._constant = [(value, value.id) for value, _ in self._tensors]  # parameters that no comparison has varied
+        self._constant = [(value, value.id) for value, _ in self._tensors]  # parameters equal in all comparisons
 
     def fits(self) -> bool:
-        """Return whether all that was read is what it was."""
+        """Return whether all attributes that were read are unchanged."""
         for attributes, count in self._counts:
             if len(attributes) != count:
                 return False
@@ -95,7 +95,7 @@ class _Program:
         return all(tensor.data is array for tensor, array in self._tensors)
 
     def proven(self) -> bool:
-        """Return whether a replay was compared, and no parameter has changed since that had not changed by then."""
+        """Return whether a replay was compared, and all parameters that were constant by then still are."""
         return self.trusted and not (self._constant and any(tensor.id != known for tensor, known in self._constant))
 
     def replay(self, arrays: list[Any]) -> Any:
@@ -105,7 +105,7 @@ class _Program:
         return unflatten(self.result, iter([None if a is None else Tensor(a) for a in results]))
 
     def prove(self, function: Callable[..., Any], inputs: Any, arrays: list[Any]) -> Any:
-        """Return function(*inputs), and find out whether a replay gives the same, and changes the same things so."""
+        """Return function(*inputs), and compare a replay with it: its result and its changes to objects."""
         before = self._state()
         try:
             replayed = _digests([*flatten(self.replay(arrays)), *self._state()])  # not kept: they take memory
@@ -118,8 +118,8 @@ class _Program:
         self.refused = not self.trusted
         if self.refused:
             warnings.warn(
-                "a traced function is not replayed, because a replay came out different: what it computes outside of "
-                "minigan's ops (on .data, or by a branch on a value) a trace does not see",
+                "a traced function is not replayed, because a replay gave another result: a trace does not see "
+                "computation outside minigan's ops (on .data, or a branch on a value), so write it with ops",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -148,7 +148,7 @@ def _array(x: Tensor | None) -> Any:
 
 
 def _digests(values: list[Any]) -> list[Any]:
-    """Return what tells one list of Tensors, and of attributes by name, from another down to the last bit."""
+    """Return digests of a list of Tensors and dicts of attributes: equal for equal bits."""
     arrays = [value.data if isinstance(value, Tensor) else value for value in values]
     arrays = [part for a in arrays for part in (a.values() if isinstance(a, dict) else [a])]
     return [
@@ -159,7 +159,7 @@ def _digests(values: list[Any]) -> list[Any]:
 def _write(recorder: Recorder, results: list[Any], inputs: int) -> tuple[str, dict[str, Any]]:
     """Return the source of ``replay(x0, x1, ...)`` and the constants it names.
 
-    Calls that nothing needs are left out, and every array is let go after its last use, as in a run with the engine.
+    Unused calls are left out, and every array is deleted after its last use, as in a run with the engine.
     """
     live: set[str] = set()
     names = []

@@ -14,7 +14,7 @@ from minigan.engine.tensor import FLOATS, Tensor
 
 
 def _variables(xs: Sequence[Any]) -> list[Tensor]:
-    """Return fresh nodes for xs: distinct even where one Tensor is given twice, connected where a graph exists."""
+    """Return fresh nodes for xs: distinct even if one Tensor is given twice, connected to x if x has a graph."""
     fresh = []
     for x in xs:
         x = x if isinstance(x, Tensor) else Tensor(as_array(x).copy())
@@ -33,7 +33,7 @@ def _outputs(name: str, result: Any) -> list[Tensor]:
 
 
 def _is_open(outputs: Sequence[Tensor], own_leaves: Sequence[Tensor]) -> bool:
-    """Return whether the outputs depend on a leaf that the caller holds: then derivatives are worth a graph."""
+    """Return whether the outputs depend on a leaf of the caller's: then derivatives need a graph."""
     if not is_grad_enabled():
         return False
     seen, own = set(outputs), set(own_leaves)
@@ -50,10 +50,10 @@ def _is_open(outputs: Sequence[Tensor], own_leaves: Sequence[Tensor]) -> bool:
 
 
 def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Any, Callable[[Any], tuple[Tensor, ...]]]:
-    """Return (f(*xs), pullback): ``pullback(g)`` gives gᵀ·∂f/∂x for every x, zeros where f does not use it.
+    """Return (f(*xs), pullback): ``pullback(g)`` gives gᵀ·∂f/∂x for every x, zeros if f does not use x.
 
     ``f`` returns a Tensor or a structure of Tensors, and ``g`` has that structure. The results of the pullback can be
-    differentiated further where Tensors among ``xs`` and ``g``, or others that f uses, require grad.
+    differentiated further if Tensors in ``xs`` or ``g``, or others that f uses, require grad.
     """
     with enable_grad():
         variables = _variables(xs)
@@ -95,7 +95,7 @@ def value_and_grad(f: Callable[..., Tensor], *xs: Any) -> Any:
 def jvp(f: Callable[..., Any], xs: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     """Return (f(*xs), Σ ∂f/∂x · tangent): the derivative of f along ``tangents``, in the structure of f's result.
 
-    The pullback g ↦ gᵀJ is linear in g; its own pullback at the tangents is J·tangent.
+    The pullback g ↦ gᵀJ is linear in g; the pullback of that map, at the tangents, is J·tangent.
     """
     if len(xs) != len(tangents):
         raise ValueError(f"jvp: {len(xs)} inputs but {len(tangents)} tangents")

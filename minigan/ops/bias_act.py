@@ -1,4 +1,4 @@
-"""y = act(x + b) as one op, its gradient as one op more, and the activations that are made of them."""
+"""y = act(x + b) as one op, its gradient as another op, and the activations made of them."""
 
 from __future__ import annotations
 

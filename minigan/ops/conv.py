@@ -1,6 +1,6 @@
 """The convolution triad on Tensors. Each op's rules are the other two, so derivatives of every order stay inside it.
 
-The two that make images can add a bias and apply an activation on the way, as dense does.
+The two that return images can add a bias and apply an activation in the same call, as dense does.
 
 Images are channels-last. Stride, padding and output padding are an int or a pair (vertical, horizontal).
 """
@@ -20,7 +20,7 @@ Pair = tuple[int, int]
 
 
 def pair(value: int | Pair, name: str = "value") -> Pair:
-    """Return ``value`` twice, or the pair that it is; TypeError for anything else."""
+    """Return an int as a pair of itself, and a pair as a tuple; TypeError for anything else."""
     both = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(both) != 2 or not all(isinstance(n, int | np.integer) for n in both):
         raise TypeError(f"{name} must be an int or a pair (vertical, horizontal), not {value!r}")
@@ -68,7 +68,7 @@ LINEAR: dict[str, Any] = {"activation": "linear", "slope": 0.0}
 
 
 def _back_to(size: Pair, y: Any, w: Any, stride: Pair, padding: Pair) -> Tensor:
-    """Transposed convolution that returns to images of ``size``: the rows conv2d never reached come back as zeros."""
+    """Transposed convolution to images of ``size``; rows that conv2d never read are zeros."""
     kernel = w.shape[:2]
     extra = tuple((n + 2 * p - k) % s for n, p, k, s in zip(size, padding, kernel, stride, strict=True))
     return _conv2d_transpose(y, w, None, stride=stride, padding=padding, output_padding=extra, **LINEAR)
@@ -147,7 +147,7 @@ def conv2d_transpose(
     """Exact adjoint of conv2d with the same w (kh, kw, Cin, Cout): y (N, OH, OW, Cout) gives (N, H, W, Cin).
 
     H = (OH − 1)·stride − 2·padding + kh + output_padding, with 0 <= output_padding < stride. A bias b (Cin,) and an
-    activation follow where they are given.
+    activation are optional.
     """
     return _conv2d_transpose(
         y,

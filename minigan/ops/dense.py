@@ -38,10 +38,12 @@ _matmul.defvjp(
 
 
 def matmul(x: Any, w: Any) -> Tensor:
-    """x @ w as NumPy's: vectors, matrices, and stacks of matrices whose leading axes broadcast."""
+    """x @ w as in NumPy: vectors, matrices, and stacks of matrices whose leading axes broadcast."""
     a, b = raw(x).ndim, raw(w).ndim
     if not a or not b:
-        raise ValueError(f"matmul(x {raw(x).shape}, w {raw(w).shape}): neither may be a single number")
+        raise ValueError(
+            f"matmul(x {raw(x).shape}, w {raw(w).shape}): both need at least one axis; use * for a single number"
+        )
     rows = reshape(x, (1, -1)) if a == 1 else x
     columns = reshape(w, (-1, 1)) if b == 1 else w
     y = _matmul(rows, columns)
@@ -58,7 +60,7 @@ def _dense(x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
             f"x {x.shape} must be (N, {w.shape[0] if w.ndim == 2 else 'n_in'}) and w {w.shape} (n_in, n_out)"
         )
     if b is not None and b.shape != (w.shape[1],):
-        raise ValueError(f"b has shape {b.shape} but w {w.shape} wants ({w.shape[1]},)")
+        raise ValueError(f"b has shape {b.shape} but w {w.shape} needs ({w.shape[1]},)")
     _check_dtypes(x, w)
     if b is not None and b.dtype != x.dtype:
         raise TypeError(f"x is {x.dtype} but b is {b.dtype}: bring both to one dtype")

@@ -1,7 +1,7 @@
-"""Elementwise ops. Broadcasting follows NumPy and is undone by the engine, so rules need not think of it.
+"""Elementwise ops. Broadcasting follows NumPy; the engine undoes it, so rules ignore it.
 
 Conventions at kinks: relu'(0) = 0, leaky_relu'(0) = slope, abs'(0) = 0, clip' = 1 on its bounds, maximum and minimum
-share a tie half and half, sqrt'(0) = inf.
+give each of two equal entries half, sqrt'(0) = inf.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from minigan.engine.tensor import FLOATS, Tensor
 def constant(function: Callable[..., Any], *arguments: Any) -> Tensor:
     """Return function(*arguments) as a Tensor without graph: a factor whose derivative is zero wherever it exists.
 
-    ``arguments`` are arrays and settings, and the function is one of a module, so that a recorder can note the call.
+    ``arguments`` are arrays and settings. The function is defined at module level: a recorder notes it by name.
     """
     result = as_array(function(*arguments))
     recorder = recording()
@@ -29,7 +29,7 @@ def constant(function: Callable[..., Any], *arguments: Any) -> Tensor:
 
 
 def require_float(x: Any) -> None:
-    """Raise TypeError for what is no array of float32 or float64."""
+    """Raise TypeError unless x is an array of float32 or float64."""
     if getattr(x, "dtype", None) not in FLOATS:
         raise TypeError("x must be an array or Tensor of float32 or float64")
 
@@ -214,7 +214,7 @@ def minimum(x: Any, y: Any) -> Any:
 
 
 def _share(g: Tensor, winner: Any, other: Any) -> Tensor:
-    """Pass g where ``winner`` is the result, and half of it where both are."""
+    """Pass g at entries where ``winner`` is the result, and half of it at ties."""
     return g * constant(_won, raw(winner), raw(other), g.dtype)
 
 

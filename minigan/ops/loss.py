@@ -17,7 +17,7 @@ def _mean_loss(s: Any, *, loss: str) -> Any:
 
 @primitive
 def loss_slope(s: Any, *, loss: str, slope: Any) -> Any:
-    """∂ mean φ(s) / ∂s, which the forward pass found already and hands over as ``slope``."""
+    """∂ mean φ(s) / ∂s, which the forward pass computed already: it is ``slope``."""
     return slope
 
 
@@ -25,7 +25,7 @@ _mean_loss.defvjp(lambda g, y, s, *, loss: g * loss_slope(s, loss=loss, slope=y.
 
 
 def _curvature(s: Tensor, loss: str) -> Any:
-    """φ''(s), wherever it exists; None where it is zero."""
+    """φ''(s), wherever it exists; None if it is zero everywhere."""
     if loss in ("softplus", "softplus_neg"):
         p = sigmoid(s)
         return p * (1.0 - p)

@@ -1,4 +1,4 @@
-"""Batch normalisation. Its gradient is a fused op too, whose own derivatives follow from the formula written in ops."""
+"""Batch normalisation. Its gradient is a fused op too; that op is differentiated by its formula written in ops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float, activation: str, s
     if x.ndim < 2 or gamma.shape != channels or beta.shape != channels:
         raise ValueError(f"x must be (..., C) with at least 2 axes, gamma and beta {channels or '(C,)'}")
     if x.size == 0:
-        raise ValueError("there is nothing to normalise in an empty batch")
+        raise ValueError("the batch is empty: batch_norm needs at least one row")
     if not x.dtype == gamma.dtype == beta.dtype:
         raise TypeError("x, gamma and beta must have one dtype")
     y, mu, v = kernels.batch_norm(x, gamma, beta, eps=eps, activation=activation, slope=slope)
@@ -28,7 +28,7 @@ def _batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float, activation: str, s
 
 @primitive_with_results(3)
 def batch_norm_grad(g: Any, x: Any, gamma: Any, *, moments: Any, y: Any, **settings: Any) -> Any:
-    """(dx, dγ, dβ) for the cotangent g; ``moments`` (mean and variance of x) and y are what the forward pass found."""
+    """(dx, dγ, dβ) for the cotangent g; ``moments`` (mean and variance of x) and y are the forward pass's."""
     return kernels.batch_norm_grad(g, x, y, gamma, mean=moments[0], var=moments[1], **settings)
 
 
@@ -46,7 +46,7 @@ _batch_norm.defvjp_joint(
 def _formula(part: int, y: Any, eps: float, activation: str, slope: float) -> Any:
     """Return batch_norm_grad[part] as a composition of ops, for its derivatives.
 
-    The activation is piecewise linear, so what it passes is a constant that the signs of y decide.
+    The activation is piecewise linear, so its slope is a constant that depends on the sign of y alone.
     """
 
     def formula(g: Tensor, x: Tensor, gamma: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Reductions, and broadcast_to, which is the adjoint of the sum.
 
-``axis`` is None (all axes), an int or a tuple of ints, and ``keepdims`` leaves reduced axes with length 1, as NumPy's.
+``axis`` is None (all axes), an int or a tuple of ints, and ``keepdims`` leaves reduced axes with length 1, as in NumPy.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Axis = int | tuple[int, ...] | None
 
 
 def axes_of(name: str, x: Any, axis: Axis) -> tuple[int, ...]:
-    """Return ``axis`` as a sorted tuple of numbers >= 0; ValueError names the op for an axis that is not there."""
+    """Return ``axis`` as a sorted tuple of numbers >= 0; ValueError names the op if an axis does not exist."""
     ndim = raw(x).ndim
     wanted = range(ndim) if axis is None else (axis,) if isinstance(axis, int | np.integer) else tuple(axis)
     found = sorted(int(a) + ndim if a < 0 else int(a) for a in wanted)
     if any(not 0 <= a < ndim for a in found) or len(set(found)) < len(found):
-        raise ValueError(f"{name}(x {raw(x).shape}, axis={axis}): every axis must exist, and be named once")
+        raise ValueError(f"{name}(x {raw(x).shape}, axis={axis}): every axis must exist and be given once")
     return tuple(found)
 
 
@@ -88,7 +88,7 @@ def _count(name: str, x: Tensor, axes: tuple[int, ...]) -> int:
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Mean over ``axis``; ValueError where there is nothing to average."""
+    """Mean over ``axis``; ValueError for an axis of length 0."""
     x = _as_tensor(x)
     axes = axes_of("mean", x, axis)
     return _sum(x, axes=axes, keepdims=keepdims) * (1.0 / _count("mean", x, axes))
@@ -146,7 +146,7 @@ _softmax.defvjp(lambda g, y, x, *, axes: y * (g - _sum(g * y, axes=axes, keepdim
 def _logsumexp(x: Any, *, axes: tuple[int, ...]) -> Any:
     m = xp(x)
     top = x.max(axes, keepdims=True)
-    top = m.where(m.isfinite(top), top, 0)  # ±inf speaks for itself: inf − inf would not
+    top = m.where(m.isfinite(top), top, 0)  # inf − inf would be NaN: the result is ±inf without it
     return top + m.log(m.exp(x - top).sum(axes, keepdims=True))
 
 

@@ -47,7 +47,7 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
 
 @primitive
 def move(x: Any, *, device: str) -> Any:
-    """x on another device, or on its own."""
+    """x on a device, the same or another."""
     return to_device(x, device)
 
 
@@ -55,7 +55,7 @@ move.defvjp(lambda g, y, x, *, device: move(g, device=device_of(x.data)))
 
 
 def to(x: Any, device: str) -> Tensor:
-    """Return x on ``device``: itself where it is there already; its gradient goes back to where x is."""
+    """Return x on ``device``: itself if it is there already. Its gradient moves back to x's device."""
     device = resolve(device)
     return x if isinstance(x, Tensor) and device_of(x.data) == device else move(x, device=device)
 
@@ -82,11 +82,11 @@ _scatter_add.defvjp(lambda g, y, x, *, index, shape: _getitem(g, index=index))
 
 
 def _add_at(out: Any, index: Any, x: Any) -> None:
-    """Add x to out at places that may repeat, in the order of x."""
+    """Add x to out at indices that may repeat, in the order of x."""
     if isinstance(out, np.ndarray):
         np.add.at(out, index, x)
         return
-    m = xp(out)  # a device would add repeated places in any order: each round adds to places that do not repeat
+    m = xp(out)  # a device adds repeated indices in any order, so each round adds at distinct indices
     where = m.arange(out.size).reshape(out.shape)[index]
     order = m.argsort(where.reshape(-1), kind="stable")
     places, values = where.reshape(-1)[order], m.broadcast_to(x, where.shape).reshape(-1)[order]
@@ -114,12 +114,12 @@ def _plain_index(index: Any) -> Any:
 
 
 def getitem(x: Any, index: Any) -> Tensor:
-    """x[index] as NumPy's: ints, slices, None, Ellipsis, integer and bool arrays."""
+    """x[index] as in NumPy: ints, slices, None, Ellipsis, integer and bool arrays."""
     return _getitem(x, index=_plain_index(index))
 
 
 def scatter_add(x: Any, index: Any, shape: tuple[int, ...]) -> Tensor:
-    """Return zeros of ``shape`` with x added at ``index``, repeated places adding up: the adjoint of getitem."""
+    """Return zeros of ``shape`` with x added at ``index``, repeated indices adding up: the adjoint of getitem."""
     return _scatter_add(x, index=_plain_index(index), shape=tuple(shape))
 
 
@@ -138,7 +138,7 @@ _concat.defvjp_joint(_slices)
 
 
 def concat(xs: Sequence[Any], axis: int = 0) -> Tensor:
-    """Join Tensors along an axis that they have; their other axes must agree."""
+    """Join Tensors along an existing axis; their other axes must agree."""
     if not xs:
         raise ValueError("concat: needs at least one Tensor")
     ndim = raw(xs[0]).ndim
@@ -178,7 +178,9 @@ def pad(x: Any, widths: Sequence[tuple[int, int]]) -> Tensor:
     """Surround x with zeros: ``widths`` gives (before, after) for every axis."""
     shape = raw(x).shape
     if not isinstance(widths, list | tuple) or len(widths) != len(shape) or any(min(pair) < 0 for pair in widths):
-        raise ValueError(f"pad(x {shape}, widths={widths}): one pair of widths >= 0 for every axis")
+        raise ValueError(
+            f"pad(x {shape}, widths={widths}): widths must be one pair (before, after) >= 0 for every axis"
+        )
     return _pad(x, widths=tuple((int(low), int(high)) for low, high in widths))
 
 
