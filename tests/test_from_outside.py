@@ -333,7 +333,7 @@ def test_batches_of_arrays():
         (np.zeros((5, 8, 8), np.uint8), np.zeros(4, int), r"5 samples need labels \(5,\) or \(5, A\), not \(4,\)"),
         (np.zeros((5, 8, 8), np.uint8), np.full(5, -1), "classes are integers from 0 on, not int64 from -1"),
         (np.zeros((5, 8, 8), np.uint8), np.full(5, 0.5), "classes are integers from 0 on, not float64"),
-        (np.zeros((5, 8, 8), np.uint8), np.full((5, 2), 3), "attributes .* are zeros and ones"),
+        (np.zeros((5, 8, 8), np.uint8), np.full((5, 2), 3), "attributes .* must be zeros and ones"),
     ],
 )
 def test_arrays_that_are_no_data(samples, labels, words):

@@ -191,7 +191,7 @@ def test_with_parameters_leaves_the_network_alone_and_copies_nothing():
 @pytest.mark.parametrize("change", [lambda ts: ts[:-1], lambda ts: [*ts, ts[0]], lambda ts: [ts[1], ts[0], *ts[2:]]])
 def test_with_parameters_refuses_other_numbers_and_shapes(change):
     net = small_network()
-    with pytest.raises(ValueError, match=r"with_parameters wants 6 Tensors of shapes \[\(3, 4\), \(4,\)"):
+    with pytest.raises(ValueError, match=r"with_parameters needs 6 Tensors of shapes \[\(3, 4\), \(4,\)"):
         net.with_parameters(change(net.parameters()))
 
 

@@ -1,4 +1,4 @@
-"""Data sets: what one is, yours from arrays, and those that come along."""
+"""Data sets: the class, your data from arrays, and the bundled ones."""
 
 from minigan.data.batch import Batch, as_batch
 from minigan.data.bundled import DATASETS, Source, digits, grid, load, ring

@@ -1,4 +1,4 @@
-"""A minibatch: samples, and what each of them is given."""
+"""A minibatch: samples and their conditions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minigan.ops.elementwise import raw
 class Batch(NamedTuple):
     """Samples or noise ``x`` (N, ...), and the conditions ``given`` (N, K): a one-hot class or attributes of 0 and 1.
 
-    Both are float32: integers in a graph would be frozen by a trace.
+    Both are float32: a trace would treat integers as constants.
     """
 
     x: Tensor

@@ -1,4 +1,4 @@
-"""The data sets that come along: handwritten digits and two mixtures in the plane. A new one is a row in DATASETS."""
+"""The bundled data sets: handwritten digits and two mixtures in the plane. A new one is a row in DATASETS."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def grid(count: int = 10_000, seed: int = 0) -> Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set by name: how it is loaded, and the settings of a run that suit it where the defaults do not."""
+    """A data set: the function that loads it, and the settings of a run that replace the defaults."""
 
     load: Callable[[], Dataset]
     preset: Mapping[str, Any] = field(default_factory=dict)
@@ -59,7 +59,7 @@ DATASETS: dict[str, Source] = {
 
 
 def load(name: str) -> Dataset:
-    """Return the data set called ``name``; ValueError lists those there are."""
+    """Return the data set called ``name``; ValueError lists the known names."""
     if name not in DATASETS:
         raise ValueError(f"unknown data {name!r}: choose from {', '.join(DATASETS)}")
     return DATASETS[name].load()

@@ -1,4 +1,4 @@
-"""What a data set is: samples stored in one way and given out in another, and the order in which a run sees them."""
+"""The data set: how samples are stored, how they are returned, and the order in which a run sees them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from minigan.random import Generator
 class Dataset:
     """Samples (N, ...) with their classes or attributes. Only this class reads ``storage``; others ask for a batch.
 
-    ``storage`` is float32, given out as it is, or uint8, where 0 … 255 is given out as −1 … 1; images are
+    ``storage`` is float32, returned as it is, or uint8, with 0 … 255 returned as −1 … 1; images are
     (N, H, W, C), points (N, 2). ``labels`` (N,) are classes from 0 on, ``attributes`` (N, A) zeros and ones, ``names``
-    those of the classes or attributes. ``centres`` (K, 2) and ``sigma`` are known where the data is a mixture.
+    those of the classes or attributes. ``centres`` (K, 2) and ``sigma`` are those of a mixture.
     """
 
     name: str
@@ -59,17 +59,17 @@ class Dataset:
         return 0 if self.attributes is None else self.attributes.shape[1]
 
     def batch(self, rows: Any, *, given: bool = True) -> Batch:
-        """Return the samples of some rows (n,) as float32, with their conditions unless nobody asks for them."""
+        """Return the samples of some rows (n,) as float32, with their conditions if ``given``."""
         return Batch(Tensor(self._samples(rows)), self.given(rows) if given else None)
 
     def given(self, rows: Any) -> Tensor | None:
-        """Return the conditions (n, K) of some rows: one-hot classes, or attributes; None where there are no labels."""
+        """Return the conditions (n, K) of some rows: one-hot classes, or attributes; None without labels."""
         if self.labels is not None:
             return Tensor(self._one_hot[self.labels[rows]])
         return None if self.attributes is None else Tensor(self.attributes[rows].astype(np.float32))
 
     def reference(self, count: int | None = None) -> np.ndarray:
-        """Return ``count`` samples (count, ...) as float32, drawn once for all; all of them, in order, unless given."""
+        """Return ``count`` samples (count, ...) as float32, the same every time; all, in order, without a count."""
         if count is None or count >= len(self):
             return self._samples(slice(None))
         return self._samples(Generator(0, stream="shuffle").permutation(len(self))[:count])
@@ -83,7 +83,7 @@ class Dataset:
         return xp(self.labels).eye(self.conditions, dtype=np.float32)
 
     def to(self, device: str) -> Dataset:
-        """Return the same data set with its arrays on ``device``: itself where they are there already."""
+        """Return the same data set with its arrays on ``device``: itself if they are there already."""
         if device_of(self.storage) == device:
             return self
         moved = {
@@ -105,7 +105,7 @@ class Dataset:
 
 
 def from_arrays(samples: Any, labels: Any = None, *, names: tuple[str, ...] = (), name: str = "arrays") -> Dataset:
-    """Return a data set of your own arrays, which are kept and not copied.
+    """Return a data set of your arrays, without a copy.
 
     ``samples`` are images (N, H, W) or (N, H, W, C), uint8 or floats in [−1, 1], or points (N, 2) of floats. ``labels``
     are classes (N,) from 0 on, or attributes (N, A) of zeros and ones. ValueError or TypeError says what does not fit.
@@ -125,18 +125,18 @@ def from_arrays(samples: Any, labels: Any = None, *, names: tuple[str, ...] = ()
             raise TypeError(f"from_arrays: samples are uint8 or floats, not {samples.dtype}")
         samples = samples.astype(np.float32, copy=False)
         if not np.isfinite(samples).all():
-            raise ValueError("from_arrays: samples hold NaN or infinity")
+            raise ValueError("from_arrays: samples hold NaN or infinity: remove them first")
         if samples.ndim == 4 and np.abs(samples).max() > 1:
             low, high = samples.min(), samples.max()
             raise ValueError(
-                f"from_arrays: floats of images lie in [-1, 1], and these from {low:g} to {high:g}: "
+                f"from_arrays: floats of images must lie in [-1, 1], and these lie from {low:g} to {high:g}: "
                 "scale them, or give 0 … 255 as uint8"
             )
     return Dataset(name, samples, *_labels(labels, len(samples)), tuple(names))
 
 
 def _labels(labels: Any, count: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return (classes, attributes), one of them None or both; ValueError for labels that are neither."""
+    """Return (classes, attributes), at least one of them None; ValueError for labels that are neither."""
     if labels is None:
         return None, None
     labels = np.asarray(labels)
@@ -147,7 +147,7 @@ def _labels(labels: Any, count: int) -> tuple[np.ndarray | None, np.ndarray | No
             raise ValueError(f"from_arrays: classes are integers from 0 on, not {labels.dtype} from {labels.min()}")
         return labels.astype(np.int64), None
     if not np.isin(labels, (0, 1)).all():
-        raise ValueError("from_arrays: attributes (N, A) are zeros and ones")
+        raise ValueError("from_arrays: attributes (N, A) must be zeros and ones")
     return None, labels.astype(np.uint8)
 
 
@@ -157,7 +157,7 @@ def _order(size: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def batch_indices(size: int, batch: int, seed: int, number: int) -> np.ndarray:
-    """Return the rows of minibatch ``number`` (from 0): each epoch passes every sample once, in its own random order.
+    """Return the rows of minibatch ``number`` (from 0): each epoch passes every sample once, in a new random order.
 
     The rows follow from (seed, number) alone, so that a run need not save them; a batch may span several epochs.
     """

@@ -1,6 +1,6 @@
-"""Layers that discriminators are made with: what they see, what they know of a whole batch, how steep they can be.
+"""Layers for discriminators: noise and packing on the input, statistics of a batch, spectral norm.
 
-A layer that looks at a whole batch ties its samples together: a gradient penalty then sees the batch's mixture.
+A layer that reads a whole batch mixes its samples: a gradient penalty then sees the batch's mixture.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from minigan.nn.schedules import Schedule
 from minigan.random import Generator
 
 _seeds = itertools.count()
-_init = Generator(1, stream="init")  # as for the other layers: made one after the other they differ
+_init = Generator(1, stream="init")  # as in layers.py: layers made one after the other differ
 
 
 class InstanceNoise(Module):
     """In training, add N(0, σ²) to every entry: real and generated samples then overlap (1610.04490).
 
     ``sigma`` is a number or a :class:`Schedule` that anneals it. The noise comes from a stream whose counter is a
-    buffer: a resumed run goes on with the same noise. Without a ``seed`` every layer gets its own.
+    buffer: a resumed run draws the same noise. Without a ``seed`` every layer gets a different one.
     """
 
     buffer_names = ("draws", "seed")
@@ -54,10 +54,10 @@ class InstanceNoise(Module):
 
 
 class Pack(Module):
-    """PacGAN: join ``m`` samples that follow each other along their last axis, so that D judges them together.
+    """PacGAN: join ``m`` consecutive samples along their last axis, so that D judges them together.
 
     (N, ..., C) to (N/m, ..., m·C): one logit for m samples, which shows a lack of variety (1712.04086). ValueError
-    where N is no multiple of m.
+    if N is not a multiple of m.
     """
 
     def __init__(self, m: int) -> None:
@@ -93,7 +93,7 @@ class MinibatchStddev(Module):
 
 
 class MinibatchDiscrimination(Module):
-    """Append to every sample how close it is to the others of its batch (1606.03498, section 3.2).
+    """Append to every sample its closeness to the others of its batch (1606.03498, section 3.2).
 
     x (N, n_in) to (N, n_in + kernels): with M = x·w, w (n_in, kernels·dims), the feature of sample i and kernel b is
     Σ_{j ≠ i} exp(−‖M_ib − M_jb‖₁).
@@ -124,11 +124,10 @@ class SpectralNorm(Fusing):
     """A layer whose weight is divided by its largest singular value (1802.05957); a Dense one is 1-Lipschitz then.
 
     The weight counts as a matrix (the product of its other axes, its last one). σ = vᵀWu with v and u from one power
-    iteration for each call in training, u kept between calls; no gradient flows through them. So σ's gradient is right
-    where they have settled, and what is made of second derivatives holds them still.
+    iteration for each call in training, u kept between calls; no gradient flows through them. So σ's gradient is exact
+    once they have converged, and second derivatives treat them as constants.
 
-    ``exact``: σ from the eigenvectors of WᵀW instead, right to the third derivative; on the CPU alone, at
-    that price.
+    ``exact``: σ from the eigenvectors of WᵀW instead, exact to the third derivative; slower, and on the CPU only.
     """
 
     buffer_names = ("u",)
@@ -142,7 +141,7 @@ class SpectralNorm(Fusing):
         self.u = start / np.linalg.norm(start)
 
     def fuses(self, activation: Activation) -> bool:
-        """What the layer itself fuses."""
+        """Return whether the wrapped layer fuses this activation."""
         return self.layer.fuses(activation)
 
     def forward(self, x: Tensor, activation: Activation = LINEAR) -> Tensor:
@@ -160,11 +159,11 @@ class SpectralNorm(Fusing):
     def _largest(self, matrix: Tensor) -> Tensor:
         """Return ‖Wu‖/‖u‖ with u the first eigenvector of WᵀW, which follows W.
 
-        u moves by (λ₁ − WᵀW)⁺ d(WᵀW) u, to first order. σ is stationary in u: what is missing, of second order, changes
-        it in the fourth.
+        u moves by (λ₁ − WᵀW)⁺ d(WᵀW) u, to first order. σ is stationary in u, so the missing second-order terms
+        change it in the fourth order.
         """
         if device_of(matrix.data) != "cpu":
-            raise ValueError(f"SpectralNorm: exact singular values are the CPU's, and this is {matrix.device}")
+            raise ValueError(f"SpectralNorm: exact singular values need device cpu, not {matrix.device}")
         first, resolvent = perform(self._eigenvectors, matrix.data)
         pushed = ops.matmul(ops.transpose(matrix), ops.matmul(matrix, first))
         u = first + ops.matmul(resolvent, pushed)
@@ -172,7 +171,7 @@ class SpectralNorm(Fusing):
 
     def _eigenvectors(self, matrix: Any) -> tuple[Any, Any]:
         """Return u (columns, 1) and (λ₁ − WᵀW)⁺ (columns, columns)."""
-        weight = matrix.astype(np.float64)  # gaps are differences: float32 would lose them
+        weight = matrix.astype(np.float64)  # float32 would lose the gaps, which are differences
         values, vectors = np.linalg.eigh(weight.T @ weight)
         gaps = values[-1] - values[:-1]
         apart = gaps > 1e-12 * values[-1]
@@ -181,7 +180,7 @@ class SpectralNorm(Fusing):
         return vectors[:, -1:].astype(matrix.dtype), resolvent
 
     def _iterate(self, matrix: Any) -> tuple[Any, Any]:
-        """Return the singular vectors (1, rows) and (1, columns) as known now; in training, one step better."""
+        """Return the estimated singular vectors (1, rows) and (1, columns); in training, iterate once."""
         array = xp(matrix)
         u = to_device(self.u, device_of(matrix)).astype(matrix.dtype)
         v = matrix @ u

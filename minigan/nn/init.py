@@ -1,4 +1,4 @@
-"""Ways to start weights. A weight's fan-in is the number of inputs that meet in one output, fan-out the reverse."""
+"""Ways to start weights. Fan-in is the number of inputs of one output, fan-out the number of outputs of one input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Initialiser = Callable[[Generator, tuple[int, ...], int, int], np.ndarray]
 
 
 def dcgan(generator: Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> np.ndarray:
-    """N(0, 0.02²), whatever the fans (1511.06434)."""
+    """N(0, 0.02²), independent of the fans (1511.06434)."""
     return 0.02 * generator.normal(shape).data
 
 

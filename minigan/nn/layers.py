@@ -1,4 +1,4 @@
-"""The layers. Images are channels-last; weights start by the "lecun" scheme unless a network is initialised anew."""
+"""The layers. Images are channels-last; weights start by the "lecun" scheme until :func:`initialise` changes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minigan.nn.module import Module
 from minigan.ops.conv import Pair, pair
 from minigan.random import Generator
 
-_init = Generator(0, stream="init")  # layers made one after the other differ, and are the same in every process
+_init = Generator(0, stream="init")  # layers made one after the other differ; every process makes the same ones
 _dropout_seeds = itertools.count()
 
 
@@ -34,7 +34,7 @@ def _positive(layer: str, **counts: int) -> None:
 
 
 class Activation(Module):
-    """A pointwise function; one that has a fused ``kind`` is applied in the same pass as the bias before it."""
+    """A pointwise function; one with a fused ``kind`` is applied in the same pass as the bias before it."""
 
     kind = ""
     slope = 0.0
@@ -97,11 +97,11 @@ class Fusing(Module):
     """A layer that can apply the activation after it in the same pass."""
 
     def fuses(self, activation: Activation) -> bool:
-        """Return whether this activation is one of those."""
+        """Return whether the layer can apply this activation."""
         return bool(activation.kind)
 
     def forward(self, x: Tensor, activation: Activation = LINEAR) -> Tensor:
-        """Return act(what the layer makes of x); subclasses must write this."""
+        """Return act(layer(x)); subclasses must write this."""
         raise NotImplementedError
 
 
@@ -201,7 +201,7 @@ class ConvTranspose2d(_Conv):
 class BatchNorm(Fusing):
     """Normalise over all axes but the last, then scale by gamma and shift by beta (1502.03167).
 
-    In training with the batch's own statistics, which also move the running ones by ``momentum``; in inference with the
+    Training uses the batch's statistics, and moves the running ones towards them by ``momentum``; inference uses the
     running ones. The running variance is the unbiased one.
     """
 
@@ -216,7 +216,7 @@ class BatchNorm(Fusing):
         self.running_mean, self.running_var = np.zeros(channels, np.float32), np.ones(channels, np.float32)
 
     def fuses(self, activation: Activation) -> bool:
-        """Only piecewise linear ones, whose gradient follows from the sign of the result."""
+        """Return whether the activation is piecewise linear: its gradient then follows from the sign of the result."""
         return activation.kind in ("relu", "leaky_relu")
 
     def forward(self, x: Tensor, activation: Activation = LINEAR) -> Tensor:
@@ -249,8 +249,8 @@ class BatchNorm(Fusing):
 class Dropout(Module):
     """In training, zero each entry with probability p and divide the rest by 1 − p; in inference do nothing.
 
-    The mask comes from a counter-based stream whose counter is a buffer: a resumed run goes on with the same masks.
-    Without a ``seed`` every layer gets its own, by the order in which layers are made.
+    The mask comes from a counter-based stream whose counter is a buffer: a resumed run draws the same masks.
+    Without a ``seed`` every layer gets a different one, by the order in which layers are made.
     """
 
     buffer_names = ("draws", "seed")

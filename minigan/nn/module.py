@@ -1,4 +1,4 @@
-"""A module: a function with parameters, which can be called with others in their place."""
+"""A module: a function with parameters, which can be called with other parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Module:
 
     Tensors that require grad are parameters; names listed in ``buffer_names`` are arrays that belong to the state (the
     running statistics of a batch norm, say) but are not trained. Buffers are replaced, never written into, so a copy
-    made by :meth:`with_parameters` goes its own way.
+    made by :meth:`with_parameters` does not change them here.
 
     A ``conditional`` network's ``forward(x, given)`` also takes the conditions (N, K) of its samples or noise. A layer
     that an initialiser may start holds a weight ``w`` and a bias ``b`` (or None), and declares ``fans``: (fan-in,
@@ -60,7 +60,7 @@ class Module:
                 yield f"{name}.{path}".rstrip("."), module
 
     def named_parameters(self) -> dict[str, Tensor]:
-        """Return every parameter by its path, in the order of definition; one that is shared, by its first path."""
+        """Return every parameter by its path, in the order of definition; a shared one by its first path."""
         found: dict[str, Tensor] = {}
         seen = set()
         for path, module in self.modules():
@@ -73,7 +73,7 @@ class Module:
     def parameters(self) -> list[Tensor]:
         """Return every parameter, in the order of definition; together they are views of one flat buffer."""
         found = list(self.named_parameters().values())
-        if all(p.op is None for p in found):  # not the case for with_parameters(results of ops)
+        if all(p.op is None for p in found):  # false after with_parameters(results of ops)
             flatten_(found)
         return found
 
@@ -93,14 +93,14 @@ class Module:
             setattr(owners[owner], name, value)
 
     def with_parameters(self, tensors: Sequence[Tensor]) -> Self:
-        """Return the same network on other parameters: nothing is copied, and buffers part ways only when they change.
+        """Return the same network on other parameters; nothing is copied, and buffers are shared until they change.
 
         ValueError unless ``tensors`` match :meth:`parameters` in number and shapes.
         """
         own = self.named_parameters()
         if [t.shape for t in tensors] != [p.shape for p in own.values()]:
             raise ValueError(
-                f"with_parameters wants {len(own)} Tensors of shapes {[p.shape for p in own.values()]}, "
+                f"with_parameters needs {len(own)} Tensors of shapes {[p.shape for p in own.values()]}, "
                 f"not {len(tensors)} of shapes {[t.shape for t in tensors]}"
             )
         table = dict(zip(map(id, own.values()), tensors, strict=True))
@@ -117,10 +117,10 @@ class Module:
         return self.rebuilt(on_others)
 
     def rebuilt(self, f: Callable[[Module], Module]) -> Any:
-        """Return the network with every module in it replaced by what ``f`` makes of it, inner ones first.
+        """Return the network with every module m in it replaced by ``f(m)``, inner ones first.
 
-        A module that stands in several places is replaced by one. Nothing of this network changes: what holds a
-        replaced module is copied, and parameters are shared. So a change reaches the inside of a block too:
+        A module that stands in several places is replaced by one. This network does not change: modules that hold a
+        replaced one are copied, and parameters are shared. A change reaches modules inside a block too:
         ``D.rebuilt(lambda m: mg.nn.SpectralNorm(m) if isinstance(m, mg.nn.Conv2d) else m)``.
         """
         return self._rebuilt(f, {})
@@ -130,7 +130,7 @@ class Module:
             return known[id(self)]
 
         def of(value: Any) -> Any:
-            """Return an attribute with the modules in it rebuilt: itself where nothing changed."""
+            """Return an attribute with the modules in it rebuilt: itself if nothing changed."""
             if isinstance(value, Module):
                 return value._rebuilt(f, known)
             if isinstance(value, list | tuple | dict):

@@ -11,7 +11,7 @@ from minigan.nn.module import Module
 
 
 class Sequential(Module):
-    """Apply layers in order; an activation is fused into the layer before it where that can (the same bits)."""
+    """Apply layers in order; an activation is fused into the layer before it if possible (the same bits)."""
 
     def __init__(self, *layers: Module) -> None:
         for layer in layers:

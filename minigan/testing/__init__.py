@@ -1,4 +1,4 @@
-"""Gradient checks for minigan's ops and for yours, and the table of all ops."""
+"""Gradient checks for minigan's ops and yours, and the table of all ops."""
 
 from minigan.testing.gradcheck import GradientError, KinkError, check_grads, check_row
 

@@ -1,9 +1,9 @@
-"""Gradient checks one can rely on, for minigan's ops and for yours.
+"""Reliable gradient checks, for minigan's ops and for yours.
 
-What they do that others leave out: the cotangent is always random (with all-ones, a batch norm that lost a term looks
-exact); with many entries several directions without small components are taken (one direction hides one wrong entry);
-the VJP itself is checked as a function of the point and the cotangent, which is the second order; a point next to a
-kink is reported as such, not as a wrong gradient; and inputs must come out unchanged.
+Beyond the usual check: the cotangent is always random (with all-ones, a batch norm that lost a term looks exact); a
+function of many entries is checked along several directions without small components (one direction hides one wrong
+entry); the second order checks the VJP itself as a function of the point and the cotangent; a point next to a kink is
+reported as a kink, not as a wrong gradient; and inputs must stay unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from minigan.engine.transforms import vjp
 
 __all__ = ["GradientError", "KinkError", "check_grads", "check_row"]
 
-FULL = 2000  # entries of a Jacobian that is compared whole
+FULL = 2000  # the most entries of a Jacobian that is compared whole
 DIRECTIONS = 4
 SIX_POINT = ((1, 3 / 4), (2, -3 / 20), (3, 1 / 60))  # f'(x) ≈ Σ c·(f(x + kh) − f(x − kh))/h, error O(h⁶)
 ONE_STEP = ((1, 1 / 2),)  # exact for linear functions
@@ -36,7 +36,7 @@ class GradientError(AssertionError):
 
 
 class KinkError(GradientError):
-    """The function is not smooth within three steps of the point, so finite differences say nothing there."""
+    """The function is not smooth within three steps of the point, so finite differences are meaningless there."""
 
 
 def check_grads(
@@ -57,14 +57,14 @@ def check_grads(
     h = 1 with rtol 1e-12 for the first order. ``rtol`` defaults to 1e-8, 1e-7 and 1e-6 for orders 1, 2 and 3. ``f`` is
     given its arrays on ``device``.
 
-    Raises :class:`GradientError` (an AssertionError), or :class:`KinkError` where a kink is too near.
+    Raises :class:`GradientError` (an AssertionError), or :class:`KinkError` if a kink is too near.
     """
     if order not in (1, 2, 3):
         raise ValueError(f"check_grads: order must be 1, 2 or 3, not {order}")
     given = [to_numpy(x.data) if isinstance(x, Tensor) else x for x in args]
     varied = [i for i, x in enumerate(given) if np.asarray(x).dtype in FLOATS]
     if not varied:
-        raise TypeError("check_grads: no argument is of a float dtype")
+        raise TypeError("check_grads: no argument is of a float dtype: at least one must be")
 
     def of_varied(*xs: Tensor) -> tuple[Tensor, ...]:
         table = {i: x.to(device) for i, x in zip(varied, xs, strict=True)}
@@ -190,7 +190,7 @@ class _Checker:
     def _compare(
         self, direction: Arrays, h: float, analytic: np.ndarray, scale: float, name: str, project: bool = False
     ) -> None:
-        """Compare a derivative along ``direction``; where it differs, find out if the function is smooth there."""
+        """Compare a derivative along ``direction``; if it differs, find out whether the function is smooth there."""
 
         size = max(float(np.abs(y).max()) if y.size else 0.0 for y in self.values)
         count = sum(y.size for y in self.values) if project else 1
@@ -226,9 +226,9 @@ class _Checker:
         return total
 
     def _values(self, direction: Arrays, distance: float) -> np.ndarray:
-        # the function itself may differentiate by its arguments; pullbacks make variables of their own
+        # the function may differentiate with respect to its arguments; pullbacks make new variables
         points = [Tensor(x + distance * d, self.order == 1) for x, d in zip(self.point, direction, strict=True)]
-        with enable_grad():  # pullbacks, and functions such as gradient penalties, differentiate inside
+        with enable_grad():  # pullbacks and gradient penalties differentiate inside
             return np.concatenate([y.data.reshape(-1) for y in self.function(*points)])
 
 

@@ -1,6 +1,6 @@
-"""One table of all ops: how to call each, a plain NumPy reference, where it is smooth, how often it is differentiable.
+"""One table of all ops: a call, a plain NumPy reference, a smooth domain and an order of differentiation for each.
 
-`minigan check` and the tests walk the same table, so an op without a row fails the tests.
+`minigan check` and the tests use the same table, and an op without a row fails the tests.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class Draw:
         return np.asarray(self.rng.uniform(0.5, 3.0, shape))
 
     def off_zero(self, *shape: int) -> np.ndarray:
-        """Return numbers at least 0.2 away from 0: further than any finite difference reaches."""
+        """Return numbers at least 0.2 away from 0, further than any finite difference reaches."""
         return np.asarray(self.rng.uniform(0.2, 3.0, shape) * self.rng.choice([-1.0, 1.0], shape))
 
     def spaced(self, *shape: int) -> np.ndarray:
-        """Return numbers of which no two are nearer than 0.25."""
+        """Return numbers at least 0.25 apart from each other."""
         size = int(np.prod(shape, dtype=int))
         return np.asarray(0.25 * (self.rng.permutation(size) - size / 2 + 0.1)).reshape(shape)
 
@@ -89,7 +89,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """One op: ``op`` on Tensors and ``reference`` on float64 arrays take what ``make`` draws.
+    """One op: ``op`` on Tensors and ``reference`` on float64 arrays take the case that ``make`` draws.
 
     ``covers`` names the primitives that a call records; ``linear`` ops are checked with one exact step.
     """
@@ -244,7 +244,7 @@ def _batch_norm_grad_case(d: Draw) -> Case:
 
 
 def _forward_of(x: Any, eps: float) -> dict[str, Any]:
-    """What a batch norm of x would have found and its gradients ask for."""
+    """Return the values of a batch norm's forward pass that its gradients need."""
     array = getattr(x, "data", x)
     axes = tuple(range(array.ndim - 1))
     moments = array.mean(axes), array.var(axes)
@@ -252,12 +252,12 @@ def _forward_of(x: Any, eps: float) -> dict[str, Any]:
 
 
 def batch_norm_grad_op(g: Any, x: Any, gamma: Any, *, eps: float) -> Any:
-    """batch_norm_grad with the moments that its forward pass would have found."""
+    """batch_norm_grad with the moments of its forward pass."""
     return batch_norm_grad(g, x, gamma, **_forward_of(x, eps))
 
 
 def batch_norm_grad_vjp_op(u: Any, g: Any, x: Any, gamma: Any, *, eps: float) -> Any:
-    """batch_norm_grad_vjp with the moments that its forward pass would have found."""
+    """batch_norm_grad_vjp with the moments of its forward pass."""
     return batch_norm_grad_vjp(u, g, x, gamma, **_forward_of(x, eps))
 
 
@@ -272,7 +272,7 @@ def _loss_case(d: Draw) -> Case:
 
 
 def loss_slope_op(s: Any, *, loss: str) -> Any:
-    """The slope of mean_loss, with the value that its forward pass would have found."""
+    """The slope of mean_loss, with the value of its forward pass."""
     return loss_slope(s, loss=loss, slope=kernels.mean_loss(raw(s), loss=loss)[1])
 
 

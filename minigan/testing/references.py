@@ -1,4 +1,4 @@
-"""What ops compute, in plain NumPy, where it has no function for it: the references of the op table and the tests."""
+"""Ops in plain NumPy, if NumPy has no such function: the references of the op table and the tests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def np_act_grad(g: Any, y: Any, activation: str, slope: float) -> Any:
 
 
 def np_conv2d(x: Any, w: Any, stride: Any, padding: Any) -> Any:
-    """Correlation by its definition, one output place at a time."""
+    """Correlation by its definition, one output position at a time."""
     (sh, sw), (ph, pw) = stride, padding
     x = np.pad(x, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
     kh, kw = w.shape[:2]
@@ -47,7 +47,7 @@ def np_conv2d(x: Any, w: Any, stride: Any, padding: Any) -> Any:
 
 
 def np_conv2d_transpose(y: Any, w: Any, stride: Any, padding: Any, output_padding: Any) -> Any:
-    """Transposed convolution by spreading every place of y over the kernel's window."""
+    """Transposed convolution: add every entry of y, times the kernel, to its window."""
     (sh, sw), (ph, pw) = stride, padding
     kh, kw, c_in, _ = w.shape
     h, v = (y.shape[1] - 1) * sh + kh + output_padding[0], (y.shape[2] - 1) * sw + kw + output_padding[1]
@@ -129,7 +129,7 @@ def np_conv2d_transpose_act(y: Any, w: Any, b: Any, activation: str, slope: floa
 
 
 def np_batch_norm_grad_vjp(u: Any, g: Any, x: Any, gamma: Any, eps: float) -> Any:
-    """The same by projections: what is left of a vector without its part along 1 and along x̂."""
+    """The VJP of batch norm's gradient, by projection of vectors off 1 and x̂."""
     rows, shape = x.reshape(-1, x.shape[-1]), x.shape
     r = 1 / np.sqrt(rows.var(0) + eps)
     xhat = (rows - rows.mean(0)) * r
@@ -145,7 +145,7 @@ def np_batch_norm_grad_vjp(u: Any, g: Any, x: Any, gamma: Any, eps: float) -> An
 
 
 def np_scatter(x: Any, index: Any, shape: Any) -> Any:
-    """Add x into zeros, place by place."""
+    """Add x into zeros, entry by entry."""
     out = np.zeros(shape)
     places = np.arange(out.size).reshape(shape)[index]
     for place, value in zip(places.reshape(-1), np.asarray(x).reshape(-1), strict=True):
