@@ -237,7 +237,7 @@ def test_a_captured_step_finds_what_is_not_finite_when_it_is_looked_at():
         trainer.step()
     trainer.game.generator.parameters()[0].data[0, 0] = np.nan
     found = trainer.step()
-    with pytest.raises(Diverged, match=r"step 5: loss_d, .*not finite, in this step or in one since the last look"):
+    with pytest.raises(Diverged, match=r"step 5: loss_d, .*not finite, in this step or in one since the last row"):
         trainer.metrics(found)
 
 

@@ -235,11 +235,11 @@ def test_what_a_conditional_game_refuses():
     with pytest.raises(ValueError, match="the networks are conditional, but arrays has no labels and no attributes"):
         conditional(data=plain)
     game = conditional().game
-    with pytest.raises(ValueError, match="Conditional is conditional, and these samples are given nothing"):
+    with pytest.raises(ValueError, match="Conditional is conditional, and these samples have no conditions"):
         game.discriminator_loss(np.zeros((4, 2), np.float32), np.zeros((4, 2), np.float32))
-    with pytest.raises(TypeError, match="an objective is one of minigan.gan.objectives, not 'hinge'"):
+    with pytest.raises(TypeError, match="the objective must be one of minigan.gan.objectives, not 'hinge'"):
         mg.gan.Game(game.generator, game.discriminator, "hinge")
-    with pytest.raises(TypeError, match=r"a penalty is one of minigan.gan.penalties, such as r1\(1.0\), not 'r1'"):
+    with pytest.raises(TypeError, match=r"a penalty must be one of minigan.gan.penalties, such as r1\(1.0\), not 'r1'"):
         mg.gan.Game(game.generator, game.discriminator, penalties=["r1"])
 
 
@@ -293,7 +293,7 @@ def test_a_module_that_stands_twice_is_rebuilt_once():
 
 
 def test_statistics_of_a_batch_need_a_dense_layer_at_the_end():
-    with pytest.raises(TypeError, match="a discriminator ends in a Dense layer, not MyDiscriminator"):
+    with pytest.raises(TypeError, match="the discriminator must end in a Dense layer, not MyDiscriminator"):
         mg.gan.models.dress(MyDiscriminator(), stddev=True)
 
 

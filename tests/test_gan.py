@@ -226,7 +226,7 @@ def test_r1_is_at_real_samples_and_r2_at_generated_ones(backend):
     real, fake = logits([3.0, 4.0], [0.0, 1.0]), logits([1.0, 1.0], [2.0, 0.0])
     assert penalties.r1.of(half_square, real, fake).item() == 0.5 * (25 + 1) / 2
     assert penalties.r2.of(half_square, real, fake).item() == 0.5 * (2 + 4) / 2
-    with pytest.raises(ValueError, match="r1: a weight is a number >= 0, not -1"):
+    with pytest.raises(ValueError, match="r1: the weight must be a number >= 0, not -1"):
         penalties.r1(-1)
 
 

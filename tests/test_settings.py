@@ -151,5 +151,5 @@ def test_a_dressed_discriminator():
     assert [repr(layer) for layer in dress(discriminator).layers] == [repr(layer) for layer in discriminator.layers]
     seeds = [int(layer.seed) for layer in dressed.layers if isinstance(layer, nn.Dropout)]
     assert len(set(seeds)) == 2
-    with pytest.raises(TypeError, match="a discriminator ends in a Dense layer, not Flatten"):
+    with pytest.raises(TypeError, match="the discriminator must end in a Dense layer, not Flatten"):
         dress(nn.Sequential(nn.Dense(2, 2), nn.Flatten()), stddev=True)

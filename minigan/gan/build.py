@@ -1,4 +1,4 @@
-"""What a run's settings make: networks, players, the game, the trainer. Only this file reads a Config."""
+"""From settings to a run: networks, players, the game, the trainer. Only this file reads a Config."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from minigan.random import Generator
 
 
 def make_networks(config: Config, shape: tuple[int, ...]) -> tuple[Module, Module]:
-    """Return (G, D) for samples of ``shape``, not started yet; ValueError where the model does not fit them."""
+    """Return (G, D) for samples of ``shape``, not initialised; ValueError if the model does not fit them."""
     make = MODELS[config.model]
     sizes = config.latent, config.width, config.batch_norm, config.depth, config.activation
     generator, discriminator = make(shape, *sizes)
@@ -51,11 +51,11 @@ def make_player(config: Config, network: Module, lr: float, ema: float = 0.0) ->
 
 
 def make_objective(config: Config) -> Objective:
-    """Return the objective with its labels, and with the losses of both players where the distributions agree."""
+    """Return the objective with its labels, and with both players' losses at equal distributions."""
     objective: Objective = OBJECTIVES[config.objective]
     if config.label < 1:
         objective = smoothed(objective, config.label)
-    if not VARIANTS[config.rule].kind.by_objective:  # G descends a distance, which is 0 there
+    if not VARIANTS[config.rule].kind.by_objective:  # G descends a distance, which is 0 for equal distributions
         objective = replace(objective, equilibrium=(objective.equilibrium[0], 0.0))
     return objective
 
@@ -69,7 +69,7 @@ def make_game(config: Config, generator: Module, discriminator: Module, noise: G
 
 
 def make_dynamics(config: Config, game: Game) -> Dynamics:
-    """Return how the players of a game move: replayed on the CPU; a GPU captures the whole step instead."""
+    """Return the dynamics of a game: replayed on the CPU; a GPU captures the whole step instead."""
     discriminator = make_player(config, game.discriminator, config.lr_d)
     discriminator.optimizer.limit = config.clip or None
     generator = make_player(config, game.generator, config.lr_g, config.ema)
@@ -78,9 +78,9 @@ def make_dynamics(config: Config, game: Game) -> Dynamics:
 
 
 def build(config: Config, data: Dataset | None = None) -> Trainer:
-    """Return the run that settings describe, on ``data`` or on the data set that they name.
+    """Return the run of these settings, on ``data`` or on the data set that they name.
 
-    ValueError where the settings do not fit the data.
+    ValueError if the settings do not fit the data.
     """
     data = data or load(config.data)
     start, device = Generator(config.seed, stream="init"), resolve(config.device)

@@ -1,4 +1,4 @@
-"""Everything that decides a run, in one frozen dataclass: the flags, their help, the defaults and the run's TOML."""
+"""All settings of a run in one frozen dataclass: the flags, their help, the defaults and the run's TOML."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from minigan.gan.variants import VARIANTS
 from minigan.nn import FADES, INITIALISERS
 from minigan.optim import OPTIMISERS
 
-# the settings whose value is the name of a row in a table
+# settings whose value names a row in a table
 TABLES: dict[str, Collection[str]] = {
     "data": DATASETS, "model": MODELS, "objective": OBJECTIVES, "dynamics": DYNAMICS, "rule": VARIANTS,
     "activation": ACTIVATIONS, "init": INITIALISERS, "optimizer": OPTIMISERS, "lr_schedule": FADES,
@@ -35,14 +35,14 @@ NOT_NEGATIVE = (
 
 @dataclass(frozen=True)
 class Config:
-    """The settings of a training run; ValueError for values that make no run."""
+    """The settings of a training run; ValueError for values that do not make a run."""
 
     data: str = "digits"
-    """Data set; its preset sets the defaults of what follows."""
+    """Data set; its preset sets the defaults of the other settings."""
     model: str = "dcgan"
     """Networks: dcgan for images, mlp for anything."""
     objective: str = "non-saturating"
-    """What both players descend."""
+    """Losses of both players."""
     penalty: str = "r1"
     """Penalty on D, or several joined by +."""
     gamma: float = 1.0
@@ -50,7 +50,7 @@ class Config:
     dynamics: str = "alternating"
     """How the players move."""
     rule: str = "none"
-    """What the players descend beside their losses, or G in place of its loss."""
+    """Term that the players descend beside their losses, or loss of G in place of the objective's."""
     rule_weight: float = 1.0
     """Weight of consensus and nagarajan-kolter."""
     unroll: int = 5
@@ -78,11 +78,11 @@ class Config:
     pack: int = 1
     """Samples that D judges together (PacGAN)."""
     instance_noise: float = 0.0
-    """Deviation of the noise on all that D sees, at the start; it fades to 0 over the run."""
+    """Initial deviation of the noise on all inputs of D; it falls to 0 over the run."""
     spectral_norm: bool = False
     """Divide the weight of every dense layer and convolution of D by its largest singular value."""
     stddev: bool = False
-    """Tell D's last layer the standard deviation of the minibatch."""
+    """Feed the standard deviation of the minibatch to D's last layer."""
     discrimination: int = 0
     """Kernels of minibatch discrimination before D's last layer; 0 for none."""
     dropout: float = 0.0
@@ -104,9 +104,9 @@ class Config:
     beta2: float = 0.99
     """Adam's decay of the second moment."""
     ema: float = 0.995
-    """Decay of the moving average of G's weights, which the samples come from; 0 uses G itself."""
+    """Decay of the moving average of G's weights, which makes the samples; 0 uses G itself."""
     seed: int = 0
-    """Seed of everything random."""
+    """Seed of all random numbers."""
     device: str = "auto"
     """auto, cpu, cuda or cuda-emulated (the CUDA kernels on this CPU: slow, and checked)."""
     tf32: bool = False
@@ -118,7 +118,7 @@ class Config:
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     spectrum_every: int = 0
-    """Steps between looks at the game's spectrum, each at the price of about 250 steps; 0 for none."""
+    """Steps between spectra of the game, each of which costs about 250 steps; 0 for none."""
 
     def __post_init__(self) -> None:
         for name, table in TABLES.items():
@@ -146,7 +146,7 @@ class Config:
             raise ValueError(f"seed must be from 0 to 2**64 - 1, not {self.seed}")
 
     def _require_a_match(self) -> None:
-        """Raise ValueError for settings that do not go together."""
+        """Raise ValueError for settings that exclude each other."""
         if self.pack > 0 and self.batch_size % self.pack:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of pack {self.pack}")
         scheme = DYNAMICS[self.dynamics]
@@ -172,9 +172,9 @@ class Config:
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
-        """Read settings from a TOML file; what it does not mention keeps the default for its data.
+        """Read settings from a TOML file; settings that it does not mention keep the default for its data.
 
-        ValueError names the file for a setting that is unknown or of the wrong type; OSError if it cannot be read.
+        ValueError names the file and a setting that is unknown or of the wrong type; OSError if it cannot be read.
         """
         try:
             given = tomllib.loads(Path(path).read_text(encoding="utf-8"))

@@ -20,23 +20,23 @@ Draw = Callable[[], Any]  # the next Batch of data or noise (or Tensor, or array
 
 @dataclass
 class Step:
-    """What one training step found: D's losses in its last turn, and G's."""
+    """The losses of one training step: D's in its last turn, and G's."""
 
     discriminator: Losses
     generator: Losses
 
 
 class Turns(Protocol):
-    """What dynamics ask of a game: a :class:`minigan.gan.Game`, or one that is replayed."""
+    """The interface of a game for dynamics: a :class:`minigan.gan.Game`, or a replayed one."""
 
     def discriminator_gradient(self, real: Any, z: Any) -> Gradient:
-        """Return what D descends."""
+        """Return D's gradient and losses."""
 
     def generator_gradient(self, real: Any, z: Any) -> Gradient:
-        """Return what G descends."""
+        """Return G's gradient and losses."""
 
     def gradients(self, real: Any, z: Any) -> tuple[Gradient, Gradient]:
-        """Return what both descend, at one point."""
+        """Return (D's, G's) gradient and losses at one point."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Dynamics:
 
 @dataclass
 class Alternating(Dynamics):
-    """Algorithm 1: D takes k steps, then G takes m, each on its own noise."""
+    """Algorithm 1: D takes k steps, then G takes m, each on new noise."""
 
     k: int = 1
     m: int = 1
@@ -68,7 +68,7 @@ class Alternating(Dynamics):
 
     def step(self, next_real: Draw, noise_d: Draw, noise_g: Draw) -> Step:
         """Move D k times on fresh data, then G m times."""
-        # D ascends V = E log D(x) + E log(1 − D(G(z))), which is to descend L_D = −V: the one place where a sign turns
+        # D ascends V = E log D(x) + E log(1 − D(G(z))), so it descends L_D = −V; no other sign is changed
         for _ in range(self.k):
             real = next_real()
             gradient, d = self.game.discriminator_gradient(real, noise_d())
@@ -96,7 +96,7 @@ class Simultaneous(Dynamics):
 
 @dataclass
 class Extragradient(Dynamics):
-    """Look ahead, then move from where one stood: w̃ = w + h·v(w), w ← w + h·v(w̃) (1711.00141, 1802.10551).
+    """Look ahead, then move from the starting point: w̃ = w + h·v(w), w ← w + h·v(w̃) (1711.00141, 1802.10551).
 
     Both gradients are taken on one minibatch. With Adam this is ExtraAdam (1802.10551, algorithm 4): the moments follow
     both gradients.
@@ -121,7 +121,7 @@ class Extragradient(Dynamics):
 
 
 class Pull(NamedTuple):
-    """Maps u ↦ Jᵀ(rates · u) of a gradient field near a point, for the rates of both players, of D's alone, of G's."""
+    """Maps u ↦ Jᵀ(rates · u) of a gradient field near a point, with the rates of both players, D alone, G alone."""
 
     both: Callable[[np.ndarray], np.ndarray]
     d: Callable[[np.ndarray], np.ndarray]
@@ -150,10 +150,10 @@ def _optimistic(u: np.ndarray, pull: Pull) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scheme:
-    """How players move, by name: the dynamics, and what others need to know of them.
+    """A way for players to move: the dynamics and their properties.
 
     ``linear(u, pull)`` is the transposed linear map of one step near a point of rest, on the last ``memory`` points;
-    ``optimistic`` schemes want optimistic optimisers, and those with ``turns`` take k and m.
+    ``optimistic`` schemes need optimistic optimisers, and those with ``turns`` take k and m.
     """
 
     kind: type[Dynamics]
@@ -163,11 +163,11 @@ class Scheme:
 
     @property
     def memory(self) -> int:
-        """The number of points that a step is made of."""
+        """The number of points that a step depends on."""
         return 2 if self.optimistic else 1
 
     def make(self, game: Turns, discriminator: Player, generator: Player, k: int = 1, m: int = 1) -> Dynamics:
-        """Return the dynamics; k and m count the turns of D and G in a step, where there are turns."""
+        """Return the dynamics; k and m count the turns of D and G in a step, for schemes with turns."""
         turns = {"k": k, "m": m} if self.turns else {}
         return self.kind(game, discriminator, generator, **turns)
 

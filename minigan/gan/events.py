@@ -1,4 +1,4 @@
-"""What happens in a run, as a stream: a trainer yields these events, and what looks at a run consumes them."""
+"""A run as a stream of events: a trainer yields them, and observers of the run consume them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minigan.gan.dynamics import Step
 
 @dataclass(frozen=True)
 class Every:
-    """How many training steps lie between two events of a kind; 0 for none of it."""
+    """The number of training steps between two events of a kind; 0 for no events."""
 
     row: int = 10
     picture: int = 150
@@ -49,9 +49,9 @@ class Picture(Event):
 
 @dataclass(frozen=True)
 class SpectrumDue(Event):
-    """It is time to look at the game's spectrum."""
+    """The game's spectrum is due."""
 
 
 @dataclass(frozen=True)
 class CheckpointDue(Event):
-    """It is time to save the state."""
+    """A checkpoint is due."""

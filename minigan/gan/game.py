@@ -1,4 +1,4 @@
-"""The game: two networks, an objective and penalties make two losses, each descended by its own player."""
+"""The game: two networks, an objective and penalties make two losses, each descended by one player."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from minigan.random import Generator
 
 
 class Diverged(FloatingPointError):
-    """Training met a number that is not finite; the message names the first op that made one."""
+    """Training met a number that is not finite; the message names the first op that made it."""
 
 
 class Losses(NamedTuple):
-    """What one evaluation of a player's loss found; every entry is a Tensor."""
+    """The values of one evaluation of a player's loss; every entry is a Tensor."""
 
     loss: Tensor
     real_logits: Tensor | None
@@ -34,37 +34,39 @@ class Losses(NamedTuple):
     penalty: Tensor | None = None
 
     def detach(self) -> Losses:
-        """Return the same values without the graph they came from, whose memory is free once nothing else holds it."""
+        """Return the same values without their graph, so that its memory can be freed."""
         with no_grad():
             return self._replace(**{name: copy(x) for name, x in self._asdict().items() if x is not None})
 
 
 class Gradient(NamedTuple):
-    """One player's gradient, a Tensor for each of its parameters, and the losses it was found with."""
+    """One player's gradient, a Tensor for each of its parameters, and the losses of the same evaluation."""
 
     parts: list[Tensor]
     losses: Losses
 
 
 def apply(network: Module, x: Tensor, given: Tensor | None) -> Tensor:
-    """Return what a network makes of samples or noise, under their conditions where it is a conditional one.
+    """Return the output of a network for samples or noise, under their conditions if the network is conditional.
 
     ValueError for a conditional network without conditions.
     """
     if not network.conditional:
         return network(x)
     if given is None:
-        raise ValueError(f"{type(network).__name__} is conditional, and these samples are given nothing")
+        raise ValueError(
+            f"{type(network).__name__} is conditional, and these samples have no conditions: pass a Batch with them"
+        )
     return network(x, given)
 
 
 @dataclass
 class Game:
-    """A generator G: z (N, latent) → samples, a discriminator D: samples → logits, and what they play for.
+    """A generator G: z (N, latent) → samples, a discriminator D: samples → logits, and their losses.
 
-    ``penalties``, such as ``r1(1.0)``, are added to D's loss; ``noise`` draws what a penalty needs at random. Wherever
-    a minibatch is wanted, a :class:`minigan.data.Batch` carries conditions too, and a Tensor or an array has none.
-    TypeError for an objective or a penalty that is none.
+    ``penalties``, such as ``r1(1.0)``, are added to D's loss; ``noise`` makes the random numbers of penalties. A
+    minibatch is a :class:`minigan.data.Batch` with conditions, or a Tensor or an array without. TypeError for an
+    objective or a penalty of another type.
     """
 
     by_objective: ClassVar[bool] = True  # G descends the objective's own loss, plus terms
@@ -78,10 +80,12 @@ class Game:
     def __post_init__(self) -> None:
         self.penalties = tuple(self.penalties)
         if not isinstance(self.objective, Objective):
-            raise TypeError(f"Game: an objective is one of minigan.gan.objectives, not {self.objective!r}")
+            raise TypeError(f"Game: the objective must be one of minigan.gan.objectives, not {self.objective!r}")
         for penalty in self.penalties:
             if not isinstance(penalty, Penalty):
-                raise TypeError(f"Game: a penalty is one of minigan.gan.penalties, such as r1(1.0), not {penalty!r}")
+                raise TypeError(
+                    f"Game: a penalty must be one of minigan.gan.penalties, such as r1(1.0), not {penalty!r}"
+                )
 
     # --- the networks -------------------------------------------------------------------------------------------------
 
@@ -95,11 +99,11 @@ class Game:
 
     @property
     def conditional(self) -> bool:
-        """Whether a network of the game asks for conditions."""
+        """Whether a network of the game takes conditions."""
         return self.generator.conditional or self.discriminator.conditional
 
     def generate(self, z: Any) -> Batch:
-        """Return G(z) as constants, with the conditions of z: what D sees when it is D's turn."""
+        """Return G(z) as constants, with the conditions of z: D's generated samples in its turn."""
         z = as_batch(z)
         with no_grad():
             return Batch(self.make(*z), z.given)
@@ -109,7 +113,7 @@ class Game:
     def discriminator_loss(self, real: Any, fake: Any) -> Losses:
         """Return L_D with its penalties on real (N, ...) and generated samples.
 
-        Where ``fake`` has a graph, the loss is a function of G's parameters too: its derivatives see both players.
+        If ``fake`` has a graph, the loss is a function of G's parameters too, and has derivatives in both players'.
         """
         real, fake = as_batch(real), as_batch(fake)
         x = Tensor(as_array(raw(real.x)), requires_grad=any(penalty.at_real for penalty in self.penalties))
@@ -160,7 +164,7 @@ class Game:
     def gradients(self, real: Any, z: Any, *, create_graph: bool = False) -> tuple[Gradient, Gradient]:
         """Return (D's, G's) gradient at one point on one minibatch: minus the game's gradient field v.
 
-        With ``create_graph`` both are functions of both players' parameters, to be differentiated further.
+        With ``create_graph`` both are functions of both players' parameters that can be differentiated further.
         """
         d, g = self.losses(real, z)
         require_finite("D", d)
@@ -172,7 +176,7 @@ class Game:
 
 
 def require_finite(player: str, found: Losses, fake: Tensor | None = None) -> None:
-    """Raise :class:`Diverged` naming the first op to blame where a loss is not finite; ``fake`` is what D saw."""
+    """Raise :class:`Diverged`, which names the first op to blame, if a loss is not finite; ``fake`` is D's input."""
     if may_look(found.loss.data) and not np.isfinite(found.loss.data):
         made = "" if fake is None or np.isfinite(fake.data).all() else "G made samples that are not finite; "
         raise Diverged(f"the loss of {player} is not finite: {made}{first_bad(found.loss)}")
@@ -185,7 +189,7 @@ def descent(found: Losses, player: Module, *, create_graph: bool = False) -> Gra
 
 
 def first_bad(output: Tensor) -> str:
-    """Return in words where a graph first made a number that is not finite."""
+    """Return in words which op of a graph first made a number that is not finite."""
     seen, stack = {output}, [output]
     while stack:
         for x in stack.pop().inputs:

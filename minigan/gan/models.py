@@ -47,9 +47,9 @@ def dcgan(
     """Return (G, D) for images of ``shape`` (H, W, C): 4×4 stride-2 convolutions, ``width`` channels at full size.
 
     Each halving of the image doubles the channels, up to four times and while both sides stay even and above 3. Batch
-    norm stands in G only: in D it would tie the samples of a batch together, which gradient penalties forbid. G's
-    ``activation`` is a key of ACTIVATIONS; the images' size sets the depth, whatever ``depth`` says. ValueError for
-    data that is no image or cannot be halved.
+    norm is in G only: in D it would mix the samples of a batch, which gradient penalties forbid. G's
+    ``activation`` is a key of ACTIVATIONS; the images' size sets the depth, and ``depth`` is ignored. ValueError for
+    data that is not images, or images that cannot be halved.
     """
     if len(shape) != 3:
         raise ValueError(f"model 'dcgan' makes images, but the data has samples of shape {shape}: use model 'mlp'")
@@ -58,7 +58,9 @@ def dcgan(
     while levels < MAX_LEVELS and h % 2 == 0 and w % 2 == 0 and min(h, w) > 3:
         h, w, levels = h // 2, w // 2, levels + 1
     if not levels:
-        raise ValueError(f"model 'dcgan' halves images at least once, and {shape[0]}x{shape[1]} cannot be halved")
+        raise ValueError(
+            f"model 'dcgan' halves images at least once, and {shape[0]}x{shape[1]} cannot be halved: use model 'mlp'"
+        )
     top = width * 2 ** (levels - 1)
 
     generator: list[Module] = [Dense(latent, h * w * top), Reshape(h, w, top)]
@@ -106,12 +108,13 @@ def dress(
     discrimination: int = 0,
     dropout: float = 0.0,
 ) -> Sequential:
-    """Return a discriminator with other layers around and between its own, inside of blocks too.
+    """Return a discriminator with layers added around and between those it has, inside blocks too.
 
-    ``pack`` joins samples and ``noise`` blurs them on the way in (the discriminator must be made for packed samples);
-    ``dropout`` follows every activation; statistics of the batch (``stddev``, or ``discrimination`` kernels) join what
-    the last layer reads; ``spectral_norm`` (and whether ``exact``) is put around every layer with weights. ``seed``
-    starts what is random. TypeError for statistics of a batch in a network that does not end in a Dense layer.
+    ``noise`` blurs the samples and ``pack`` joins them before the first layer (the discriminator must be made for
+    packed samples); ``dropout`` follows every activation; the last layer also reads statistics of the batch
+    (``stddev``, or ``discrimination`` kernels); ``spectral_norm`` (``exact`` or not) wraps every layer with weights.
+    ``seed`` seeds noise and dropout. TypeError for statistics of a batch in a network that does not end in a Dense
+    layer.
     """
     if dropout:
         discriminator = discriminator.rebuilt(_Dropping(dropout, seed))
@@ -128,13 +131,13 @@ class _Dropped(Sequential):
 
 
 class _Dropping:
-    """What puts a Dropout behind every activation; its seed follows from the activation's number among all layers."""
+    """Puts a Dropout behind every activation; its seed follows from the activation's number among all layers."""
 
     def __init__(self, p: float, seed: int) -> None:
         self.p, self.seed, self.layers = p, seed, 0
 
     def __call__(self, module: Module) -> Module:
-        """Return an activation with its dropout, and a Sequential with the pairs in it laid flat."""
+        """Return an activation with its dropout, and a Sequential with such pairs flattened."""
         if isinstance(module, Sequential):
             flat = (list(layer.layers) if isinstance(layer, _Dropped) else [layer] for layer in module.layers)
             return Sequential(*itertools.chain.from_iterable(flat))
@@ -147,7 +150,7 @@ class _Dropping:
 
 def _normalised(exact: bool, module: Module) -> Module:
     """Return a layer with weights under spectral norm, once, and other modules as they are."""
-    if isinstance(module, SpectralNorm) and isinstance(module.layer, SpectralNorm):  # its layer was met before it
+    if isinstance(module, SpectralNorm) and isinstance(module.layer, SpectralNorm):  # the inner layer was wrapped first
         return SpectralNorm(module.layer.layer, module.exact)
     return SpectralNorm(module, exact) if isinstance(module, Weighted) else module
 
@@ -156,7 +159,7 @@ def _with_statistics(discriminator: Module, stddev: bool, kernels: int) -> Seque
     """Return a Sequential whose last layer, a Dense one, also reads statistics of the batch."""
     *layers, last = discriminator.layers if isinstance(discriminator, Sequential) else [discriminator]
     if not isinstance(last, Dense):
-        raise TypeError(f"dress: a discriminator ends in a Dense layer, not {last!r}")
+        raise TypeError(f"dress: the discriminator must end in a Dense layer, not {last!r}")
     size = last.w.shape[0]
     if stddev:
         layers.append(MinibatchStddev())

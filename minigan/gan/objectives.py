@@ -1,7 +1,7 @@
-"""What the players play for. Everything is computed from raw logits s = D(x): there is no sigmoid inside D.
+"""Objectives: the losses of both players, from raw logits s = D(x). There is no sigmoid inside D.
 
-With σ the sigmoid and sp(t) = log(1 + eᵗ): −log σ(s) = sp(−s) and −log(1 − σ(s)) = sp(s). Both players descend their
-own loss; E_p is the mean over real samples, E_q over generated ones.
+With σ the sigmoid and sp(t) = log(1 + eᵗ): −log σ(s) = sp(−s) and −log(1 − σ(s)) = sp(s). Each player descends its
+loss; E_p is the mean over real samples, E_q over generated ones.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ class Objective(ABC):
     name: str
     formula: str
     source: str
-    equilibrium: tuple[float | None, float | None]  # (L_D, L_G) where the generated distribution is the real one
+    equilibrium: tuple[float | None, float | None]  # (L_D, L_G) when the generated distribution equals the real one
     absolute: bool = True  # whether a logit means something by itself: no constant may be added to all of them
     paired: ClassVar[bool] = False  # whether the generator's loss needs the real logits too
 
     @abstractmethod
     def discriminator(self, real_logits: Any, fake_logits: Any) -> Tensor:
-        """Return L_D, which D descends."""
+        """Return L_D."""
 
     @abstractmethod
     def generator(self, real_logits: Any, fake_logits: Any) -> Tensor:
-        """Return L_G, which G descends; ``real_logits`` may be None but for paired objectives."""
+        """Return L_G; only paired objectives need ``real_logits``."""
 
     @abstractmethod
     def accuracy(self, real_logits: np.ndarray, fake_logits: np.ndarray) -> tuple[float, float]:
-        """Return the shares of real and of generated samples that D tells right."""
+        """Return the shares of real and of generated samples that D judges right."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class Paired(Objective):
 
 @dataclass(frozen=True)
 class Smoothed(Objective):
-    """An objective whose real samples count as real by ``label`` only: one-sided label smoothing (1606.03498).
+    """An objective with real samples labelled ``label`` instead of 1: one-sided label smoothing (1606.03498).
 
-    L_D = E_p [a·φ_real(s) + (1 − a)·φ_fake(s)] + E_q φ_fake(s), a = label; L_G is left as it is.
+    L_D = E_p [a·φ_real(s) + (1 − a)·φ_fake(s)] + E_q φ_fake(s), a = label; L_G does not change.
     """
 
     base: Separable = field(kw_only=True)
@@ -108,19 +108,19 @@ class Smoothed(Objective):
         )
 
     def generator(self, real_logits: Any, fake_logits: Any) -> Tensor:
-        """Return L_G of the objective itself."""
+        """Return L_G of the objective without smoothing."""
         return self.base.generator(real_logits, fake_logits)
 
     def accuracy(self, real_logits: np.ndarray, fake_logits: np.ndarray) -> tuple[float, float]:
-        """Return the shares that D tells right, as the objective itself counts."""
+        """Return the shares that D judges right, as the objective without smoothing counts them."""
         return self.base.accuracy(real_logits, fake_logits)
 
 
 def smoothed(objective: Objective, label: float = 0.9) -> Smoothed:
     """Return the objective with one-sided label smoothing.
 
-    ValueError for a bad label, and where there are none: of pairs, or of a loss that is linear in the logits, which
-    would have no least value (D gains by sending all logits to −∞).
+    ValueError for a label outside (0.5, 1], and for an objective without labels: of pairs, or with a loss linear in the
+    logits, which would have no minimum (D gains by sending all logits to −∞).
     """
     if not isinstance(objective, Separable) or objective.real == "linear":
         raise ValueError(f"{objective.name} has no labels to smooth")
@@ -148,8 +148,8 @@ def _difference(real_logits: Any, fake_logits: Any) -> Any:
 def slopes(objective: Objective, logits: Any, real_logits: Any = None) -> np.ndarray:
     """Return |dL_G/ds| at every generated logit, as if it were a minibatch by itself.
 
-    ``logits`` of any shape, float32 or float64, which the result has too. Paired objectives compare with
-    ``real_logits`` of the same shape, 0 where they are not given.
+    ``logits`` have any shape, float32 or float64, and the result has the same. Paired objectives compare with
+    ``real_logits`` of the same shape, 0 unless given.
     """
     values = np.asarray(to_numpy(raw(logits)))
     s = Tensor(values.copy(), requires_grad=True)

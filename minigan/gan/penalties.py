@@ -1,9 +1,9 @@
-"""Penalties, most of them functions of ∇ₓD(x), so that their own gradient is a derivative through a derivative.
+"""Penalties. Most are functions of ∇ₓD(x), so their gradient differentiates a gradient.
 
-The gradient of Σ s over a batch with respect to its images holds each sample's own ∇ₓs, as long as D treats samples one
-by one. (Batch norm in D does not: the penalties then see the batch's mixture, as in every library.)
+The gradient of Σ s over a batch with respect to its images holds ∇ₓs of each sample, as long as D treats samples one by
+one. (Batch norm in D does not: the penalties then see the batch's mixture, as in every library.)
 
-A new penalty is one row: a rule from what D saw to a number, with its formula, its source and its usual weight.
+A new penalty is one row: a rule from D's inputs to a number, with its formula, its source and its usual weight.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Critic = Callable[[Tensor], Tensor]
 class Seen(NamedTuple):
     """Samples x (N, ...) as D saw them, their logits, and the critic: D as a function of samples alone.
 
-    In a conditional game the critic judges what it is shown under the conditions of these samples.
+    In a conditional game the critic judges its input under the conditions of these samples.
     """
 
     x: Tensor
@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 
 
 class Look(NamedTuple):
-    """All that a penalty may use: real and generated samples, D's parameters, and noise to draw from."""
+    """The inputs of a penalty: real and generated samples, D's parameters, and a generator of noise."""
 
     real: Seen
     fake: Seen
@@ -61,11 +61,11 @@ class Penalty:
     def __call__(self, weight: float) -> Penalty:
         """Return the same penalty with another weight; ValueError for one below 0."""
         if not weight >= 0:
-            raise ValueError(f"{self.name}: a weight is a number >= 0, not {weight}")
+            raise ValueError(f"{self.name}: the weight must be a number >= 0, not {weight}")
         return replace(self, weight=weight)
 
     def term(self, look: Look) -> Tensor:
-        """Return what D's loss grows by, of shape ()."""
+        """Return the term that is added to D's loss, of shape ()."""
         return self.rule(look) * (self.weight * self.factor)
 
     def of(
@@ -89,16 +89,16 @@ def _constant(x: Any) -> Tensor:
 
 
 def _variable(x: Any) -> Tensor:
-    """Return x as a node to differentiate with respect to: itself where it has a graph, or a new leaf."""
+    """Return x as a node to differentiate with respect to: itself if it has a graph, else a new leaf."""
     return x if isinstance(x, Tensor) and x.requires_grad else Tensor(as_array(raw(x)), requires_grad=True)
 
 
 def squared_norms(critic: Critic, x: Tensor, logits: Tensor | None = None) -> Tensor:
-    """Return ‖∇ₓ s(x)‖² for every logit; ``x`` requires grad, ``logits`` are D(x) where they exist already.
+    """Return ‖∇ₓ s(x)‖² for every logit; ``x`` requires grad, ``logits`` are D(x) if already computed.
 
-    That is (N,), a number a sample, or (N/m,) where D judges packs of m that follow each other (PacGAN).
+    The result is (N,), one number a sample, or (N/m,) if D judges packs of m consecutive samples (PacGAN).
     """
-    with enable_grad():  # a penalty can be watched inside no_grad too
+    with enable_grad():  # a penalty can be evaluated inside no_grad too
         logits = critic(x) if logits is None else logits
         slope = grad(sum(logits), x, create_graph=True)
     squares = sum(square(flatten_samples(slope)), axis=1)
@@ -107,14 +107,14 @@ def squared_norms(critic: Critic, x: Tensor, logits: Tensor | None = None) -> Te
 
 
 def _norms(critic: Critic, x: Tensor) -> Tensor:
-    """Return ‖∇ₓ s(x)‖₂ for every logit, with a gradient of 0 at 0, where none exists."""
+    """Return ‖∇ₓ s(x)‖₂ for every logit, with a gradient of 0 at 0, where it has none."""
     tiny = 1e-30 if x.dtype == "float64" else 1e-12  # keeps √ differentiable at 0, and below rounding elsewhere
     return sqrt(squared_norms(critic, x) + tiny)
 
 
 def _drawn(look: Look) -> Generator:
     if look.noise is None:
-        raise ValueError("a penalty that draws at random needs noise: a Generator")
+        raise ValueError("a penalty that draws at random needs noise: pass a Generator")
     return look.noise
 
 
@@ -122,7 +122,7 @@ def _mixed(look: Look) -> Tensor:
     """Return x̂ = εx + (1 − ε)G(z), ε ~ U[0, 1) for each sample."""
     a, b = look.real.x, look.fake.x
     if a.shape != b.shape:
-        raise ValueError(f"real {a.shape} and fake {b.shape} samples are mixed and need one shape")
+        raise ValueError(f"real {a.shape} and fake {b.shape} samples are interpolated and must have one shape")
     epsilon = _drawn(look).uniform((a.shape[0], *[1] * (a.ndim - 1)), dtype=a.dtype)
     return _variable(epsilon * a + (1 - epsilon) * b)
 

@@ -16,15 +16,15 @@ from minigan.nn import Module
 from minigan.optim import Optimizer
 from minigan.random import Generator
 
-WINDOW = 20  # rows of metrics that Movement and the rules of a diagnosis look back on
+WINDOW = 20  # rows of metrics that Movement and the rules of a diagnosis read
 SKETCH = 64  # numbers that stand for all parameters of both players in Movement
 
 
 @dataclass(eq=False)
 class Player:
-    """A network and its optimiser, which holds the network's parameters and no others.
+    """A network and its optimiser, which holds exactly the network's parameters.
 
-    ValueError where the optimiser moves other Tensors than ``network.parameters()``.
+    ValueError if the optimiser moves other Tensors than ``network.parameters()``.
     """
 
     network: Module
@@ -43,14 +43,14 @@ class Player:
         return device_of(self.optimizer.buffer)
 
     def move(self, gradient: Sequence[Any]) -> None:
-        """Take one step of the optimiser against a gradient, one Tensor or array a parameter."""
+        """Take one step of the optimiser against a gradient: a Tensor or array for each parameter."""
         self.optimizer.step(gradient)
 
     def bookmark(self, *, moments: bool = True) -> Callable[[], None]:
-        """Return a function that takes the player back to where it is now.
+        """Return a function that restores the player's present state.
 
-        Without ``moments`` only the parameters and their average go back; moments, the number of steps and the
-        network's buffers keep what they learn meanwhile.
+        Without ``moments`` it restores only the parameters and their average; moments, the number of steps and the
+        network's buffers keep their later values.
         """
         optimizer, network = self.optimizer, self.network
         parameters, average = optimizer.buffer.copy(), optimizer.ema.copy()
@@ -67,19 +67,19 @@ class Player:
         return back
 
     def averaged(self, device: str) -> Module:
-        """Return a copy of the network on ``device``, on the average of its weights (or on them, without one)."""
+        """Return a copy of the network on ``device``, on its averaged weights (without an average, on its weights)."""
         weights = self.optimizer.average() if self.optimizer.ema_decay else self.optimizer.parameters
         return self.network.with_parameters([weight.detach().to(device) for weight in weights]).to(device)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return all that the player is, by name: parameters, buffers, moments, average, number of steps."""
+        """Return the player's state by name: parameters, buffers, moments, average, number of steps."""
         named = self.network.named_parameters()
         arrays = {f"parameters/{name}": p.numpy() for name, p in named.items()}
         arrays |= {f"buffers/{name}": to_numpy(b) for name, b in self.network.named_buffers().items()}
         return arrays | {f"optimizer/{name}": array for name, array in self.optimizer.state().items()}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Take over a saved :meth:`state` of a player of the same make."""
+        """Restore a saved :meth:`state` of a player with the same network and optimiser."""
         for name, p in self.network.named_parameters().items():
             p.data[...] = to_device(state[f"parameters/{name}"], self.device)
         renew(self.network.parameters())
@@ -95,7 +95,7 @@ MakeOptimizer = Callable[[Sequence[Tensor]], Optimizer]
 def make_players(
     game: Game, discriminator: MakeOptimizer, generator: MakeOptimizer | None = None
 ) -> tuple[Player, Player]:
-    """Return the players (D, G) of a game; functions from parameters make their optimisers, one for both or one each.
+    """Return the players (D, G) of a game; functions from parameters make the optimisers, one for both or one each.
 
     ``make_players(game, mg.optim.Adam)``, or ``make_players(game, lambda p: mg.optim.SGD(p, 0.1))``.
     """
@@ -105,17 +105,17 @@ def make_players(
 
 
 def part(state: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    """Return the arrays of a state whose names begin with ``name/``, without it."""
+    """Return the arrays of a state whose names begin with ``name/``, with that prefix removed."""
     prefix = f"{name}/"
     return {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
 
 
 class Movement:
-    """How the players' point moves from row to row of the metrics: on and on, or round in circles.
+    """The movement of the players' point from row to row of the metrics: onwards, or in circles.
 
     SKETCH signed sums stand for both players' parameters: they keep lengths and angles to about 1/√SKETCH.
-    ``turn`` is the cosine between this move and the last one, ``progress`` how far the point got over the last WINDOW
-    rows, as a share of the way it went. Both are 1 until there are two moves.
+    ``turn`` is the cosine between this move and the last one, ``progress`` the distance between the point now and
+    WINDOW rows ago, as a share of the length of its path. Both are 1 until there are two moves.
     """
 
     def __init__(self, players: Sequence[Player]) -> None:
@@ -136,7 +136,7 @@ class Movement:
         return total
 
     def look(self) -> tuple[float, float]:
-        """Return (turn, progress) now, and remember where the point is."""
+        """Return (turn, progress) now, and remember the point."""
         self.points = np.concatenate([self.points[-WINDOW:], self._sketch()[None]])
         moves = np.diff(self.points, axis=0)
         lengths = np.linalg.norm(moves, axis=1)
@@ -146,11 +146,11 @@ class Movement:
         return float(turn), float(np.linalg.norm(self.points[-1] - self.points[0]) / lengths.sum())
 
     def state(self) -> np.ndarray:
-        """Return what must be kept to go on bitwise, always of one shape: rows not there yet are NaN."""
+        """Return the state that a bitwise resume needs, always of one shape: missing rows are NaN."""
         kept = np.full((WINDOW + 1, SKETCH), np.nan)
         kept[: len(self.points)] = self.points
         return kept
 
     def load_state(self, kept: np.ndarray) -> None:
-        """Take over a saved :meth:`state`."""
+        """Restore a saved :meth:`state`."""
         self.points = kept[np.isfinite(kept).all(1)]

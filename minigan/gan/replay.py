@@ -1,12 +1,12 @@
-"""The same step without the engine: noted once, then replayed, as a program on the CPU and as a graph on a GPU.
+"""The same step without the engine: recorded once, then replayed, as a program on the CPU and as a graph on a GPU.
 
 On the CPU each gradient of a game becomes Python source, one line a call on arrays (:mod:`minigan.engine.trace`): the
 same bits without the bookkeeping of a graph.
 
-A GPU waits for the host: each of some hundred calls a step costs it 10 to 20 µs, whatever the GPU. A captured graph is
-those calls noted once, noise and optimisers included. What changes from step to step is read from device memory: the
-counters of the noise, the number of the step, the learning rates, and the rows of the data that make the batch. The
-host looks at nothing meanwhile, so a number that is not finite is found when metrics are next read.
+A GPU waits for the host: each of some hundred calls a step costs the host 10 to 20 µs, on any GPU. A captured graph
+records those calls once, noise and optimisers included. It reads the values that change from step to step from device
+memory: the counters of the noise, the number of the step, the learning rates, and the rows of the data in the batch.
+The host reads no values during a step, so a number that is not finite is found when metrics are next read.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ from minigan.random import Generator
 class Replayed:
     """A game with the same gradients, bit by bit, replayed from the third call on; dynamics take it as a game.
 
-    For every variant of a game, and for networks, penalties and objectives that compute with ops and make the same
-    calls whatever the data. A replay is used only after it was compared, with other data and other parameters: what it
-    cannot see (arithmetic on ``.data``, a branch on a value) makes it refuse, with a RuntimeWarning, and the game
-    itself is played. Changes to a network's layers and settings between turns are noticed.
+    It works for every variant of a game, and for networks, penalties and objectives that compute with ops and make the
+    same calls for all data. A replay is used only after a comparison with other data and other parameters. If the game
+    computes something that a trace does not see (arithmetic on ``.data``, a branch on a value), the comparison fails, a
+    RuntimeWarning says so, and the game itself is played. Changes to a network's layers and settings between turns lead
+    to a new trace.
 
-    ``traces`` holds what was noted of each gradient by name ("discriminator", "generator", "both"):
+    ``traces`` holds the trace of each gradient by name ("discriminator", "generator", "both"):
     ``print(replayed.traces["generator"].source)`` shows it.
     """
 
@@ -63,7 +64,7 @@ class Replayed:
         return self.game.discriminator
 
     def _read(self) -> Iterator[Any]:
-        """Yield all that a turn reads: the game, and every module of both networks."""
+        """Yield all objects that a turn reads: the game, and every module of both networks."""
         yield self.game
         for network in (self.generator, self.discriminator):
             yield from (module for _, module in network.modules())
@@ -71,7 +72,7 @@ class Replayed:
     def _replay(self, name: str, real: Any, z: Any) -> Any:
         found = self.traces[name](*_tensors(real), *_tensors(z))
         losses = [one.losses.loss.data for one in ([found] if isinstance(found, Gradient) else found)]
-        # without a graph nobody can say where a number went wrong: the game works it out again, and does
+        # a replay has no graph to name the op that made a number not finite: the game computes again and names it
         return found if all(np.isfinite(loss) for loss in losses) else self._turns[name](real, z)
 
     def discriminator_gradient(self, real: Any, z: Any) -> Gradient:
@@ -107,14 +108,14 @@ def _of_tensors(turn: Callable[..., Any]) -> Callable[..., Any]:
     return of_tensors
 
 
-WARM_UP = 2  # steps before the capture: kernels are compiled, and memory is found
+WARM_UP = 2  # steps before the capture, which compile kernels and allocate memory
 
 
 class CapturedStep:
-    """``step(rows)`` trains as ``run(rows)`` does, from the third step on at once.
+    """``step(rows)`` trains as ``run(rows)`` does, from the third step on in one launch.
 
     ``run`` takes the rows (k, batch) of D's minibatches, in device memory, moves all ``players`` once and draws from
-    ``noise`` alone. ``reason`` says why nothing is captured, None where it is.
+    ``noise`` alone. ``reason`` says why the step cannot be captured; None if it can.
     """
 
     def __init__(self, run: Callable[[Any], Step], players: Sequence[Player], noise: dict[str, Generator]) -> None:
@@ -137,7 +138,7 @@ class CapturedStep:
         """Train one step on these rows (k, batch)."""
         if self._graph is not None:
             self._rows.set(rows)
-            self._graph.launch()  # on the current stream, so after the rows and before whoever reads what comes of it
+            self._graph.launch()  # on the current stream: after the copy of the rows, before any read of the results
             for player, count in zip(self.players, self._moves, strict=True):
                 player.optimizer.steps += count
             for name, count in self._draws.items():
@@ -153,7 +154,7 @@ class CapturedStep:
         return self.step(rows)
 
     def _capture(self, rows: np.ndarray) -> None:
-        """Note a step without doing it; what the host counts stays where it is. On failure there is a reason."""
+        """Record a step without running it, and keep the host's counts; on failure set ``reason``."""
         cuda = self._module.cuda
         networks = [player.network for player in self.players]
         buffers = [network.named_buffers() for network in networks]
@@ -161,7 +162,7 @@ class CapturedStep:
         steps = [player.optimizer.steps for player in self.players]
         self._keep_there(True)
         self._rows = self._module.asarray(rows)
-        self._pool = cuda.MemoryPool()  # the graph's own, while it lives
+        self._pool = cuda.MemoryPool()  # of the graph, as long as it lives
         stream = cuda.Stream(non_blocking=True)
         graph = None
         try:
@@ -169,14 +170,14 @@ class CapturedStep:
                 stream.begin_capture()
                 try:
                     self._found = self.run(self._rows)
-                    for network, before in zip(networks, buffers, strict=True):  # replaced ones are written back
+                    for network, before in zip(networks, buffers, strict=True):  # the graph writes into the old buffers
                         for name, after in network.named_buffers().items():
                             if after is not before[name]:
                                 before[name][...] = after
                 finally:
                     graph = stream.end_capture()
             self._graph = graph
-        except Exception as error:  # whatever cannot be captured can be done without
+        except Exception as error:  # a step that cannot be captured runs without capture
             self.reason = f"{type(error).__name__}: {error}"
             self._keep_there(False)
         for network, before in zip(networks, buffers, strict=True):

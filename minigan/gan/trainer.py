@@ -20,17 +20,17 @@ from minigan.gan.replay import CapturedStep, Replayed
 from minigan.nn import BatchNorm, InstanceNoise, Module
 from minigan.random import Generator
 
-STANDING = 1024  # latents that set the statistics of batch norm in the generator that samples come from
+STANDING = 1024  # latents that set batch norm's statistics in the generator of the samples
 
 
 class Trainer:
     """A run in memory: a game, its two players, data, noise, and the number of steps taken.
 
     ``players`` is a :class:`Dynamics` on this game, or a function from parameters to an optimiser
-    (``mg.optim.Adam``, say): then the players alternate, one step each. G reads ``latent`` numbers of noise, a step of
-    D ``batch`` samples of ``data``. ``seed`` decides noise and the order of the data. ``every`` says how often
-    :meth:`events` looks at the run. ``fade`` is the learning rate as a share of what the optimisers began with, a
-    function of the share of the ``goal`` (in steps) that is done. The networks' device is the run's.
+    (such as ``mg.optim.Adam``): then the players alternate, one step each. G reads ``latent`` numbers of noise, a step
+    of D ``batch`` samples of ``data``. ``seed`` sets the noise and the order of the data. ``every`` says how often
+    :meth:`events` yields each event. ``fade`` gives the learning rate as a share of the optimisers' initial one, a
+    function of the finished share of the ``goal`` (in steps). The run is on the networks' device.
     """
 
     def __init__(
@@ -83,12 +83,11 @@ class Trainer:
     # --- training -----------------------------------------------------------------------------------------------------
 
     def events(self, until: int, every: Every | None = None) -> Iterator[Event]:
-        """Train to step ``until``, and yield what happens on the way; the loop may be left at any event.
+        """Train to step ``until``, and yield events on the way; the caller may leave the loop at any event.
 
-        After a step come :class:`Row`, :class:`Picture`, :class:`SpectrumDue` and :class:`CheckpointDue` where
-        ``every`` (the trainer's own unless given) says so, and all of them but the spectrum after the last step too;
-        then :class:`Stepped`, always and last. A run that has not begun shows its start first. :class:`Diverged` as
-        :meth:`step` raises it.
+        After a step come :class:`Row`, :class:`Picture`, :class:`SpectrumDue` and :class:`CheckpointDue` as often as
+        ``every`` (the trainer's unless given) says, and all but the spectrum after the last step too; then always
+        :class:`Stepped`. A new run first yields a picture of step 0. Raises :class:`Diverged` as :meth:`step` does.
         """
         every = every or self.every
 
@@ -112,16 +111,16 @@ class Trainer:
             yield Stepped(self.steps, found)
 
     def train(self, until: int) -> None:
-        """Train to step ``until`` and look at nothing meanwhile."""
+        """Train to step ``until`` without metrics, pictures or checkpoints."""
         for _ in self.events(until, Every(0, 0, 0, 0)):
             pass
 
-    @np.errstate(all="ignore")  # a number that is not finite is found below, and named
+    @np.errstate(all="ignore")  # the code below finds and names a number that is not finite
     def step(self) -> Step:
-        """Train one step; :class:`Diverged` where a number is not finite, before any player moves by it.
+        """Train one step; :class:`Diverged` if a number is not finite, before any player moves by it.
 
-        A captured step (on cuda) does not stop to look: there :meth:`metrics` finds out. MemoryError says in sizes that
-        a device's memory is full.
+        A captured step (on cuda) does not check: :meth:`metrics` raises instead. MemoryError gives the sizes when a
+        device's memory is full.
         """
         self._follow_schedules()
         first, k = self.steps * self.dynamics.k, self.dynamics.k
@@ -135,7 +134,7 @@ class Trainer:
         return found
 
     def _follow_schedules(self) -> None:
-        """Set what changes over the run to where it is before the next step."""
+        """Set learning rates and instance noise to their values for the next step."""
         if self.fade is not None:
             left = self.fade(min(1.0, self.steps / max(1, self.goal)))
             for player, rate in zip(self._players().values(), self._rates, strict=True):
@@ -153,19 +152,19 @@ class Trainer:
         )
 
     def _capture(self) -> CapturedStep | None:
-        """Return what captures the step on a device, from the start."""
+        """Return a new capture of the step on a device; None on the CPU."""
         if self.device == "cpu":
             return None
         return CapturedStep(self._run, list(self._players().values()), self.noise)
 
     def require_finite(self) -> None:
-        """Raise :class:`Diverged` if a parameter, a moment or an average is not finite: nothing to keep."""
+        """Raise :class:`Diverged` if a parameter, a moment or an average is not finite."""
         for name, array in self.state().items():
             if name != "movement" and not np.isfinite(array).all():
                 raise Diverged(f"step {self.steps}: {name} is not finite")
 
     def _latent(self, generator: Generator) -> Batch:
-        """Return noise for a minibatch, under conditions that are drawn as often as they are in the data."""
+        """Return noise for a minibatch, under conditions with the frequencies of the data."""
         z = generator.normal((self.batch, self.latent))
         return Batch(z, self._conditions(self.noise["condition"], self.batch) if self.game.conditional else None)
 
@@ -176,7 +175,7 @@ class Trainer:
 
     @np.errstate(all="ignore")
     def metrics(self, step: Step) -> dict[str, float]:
-        """Return one row of numbers about a step, and where the players stand since the last row.
+        """Return one row of numbers about a step, and about the players' movement since the last row.
 
         Losses, penalty, D's accuracy, both gradients' norms, the mean |dL_G/ds| of G's samples and the share of them in
         the dead zone, and how the players' point moves (:class:`minigan.gan.player.Movement`).
@@ -199,9 +198,7 @@ class Trainer:
         }
         odd = [name for name, value in row.items() if not np.isfinite(value)]
         if self._captured and odd:
-            raise Diverged(
-                f"step {self.steps}: {', '.join(odd)} not finite, in this step or in one since the last look"
-            )
+            raise Diverged(f"step {self.steps}: {', '.join(odd)} not finite, in this step or in one since the last row")
         row["turn"], row["progress"] = self.movement.look()
         return row
 
@@ -209,14 +206,14 @@ class Trainer:
 
     @property
     def samples_device(self) -> str:
-        """The device that samples are made on: the CPU for the emulated one, a moment there instead of minutes."""
+        """The device that makes samples: the CPU in place of the emulated one, which would take minutes."""
         return "cpu" if self.device == "cuda-emulated" else self.device
 
     def averaged_generator(self) -> Module:
-        """Return the generator on the moving average of its weights (or its own), ready for inference.
+        """Return the generator on the moving average of its weights (or on the weights), ready for inference.
 
-        Its batch norms take their statistics from a fixed set of latents run through these very weights ("standing
-        statistics", 1809.11096): the running ones belong to other weights. So a sample depends on its own z alone.
+        Its batch norms take their statistics from a fixed set of latents run through these weights ("standing
+        statistics", 1809.11096): the running ones belong to other weights. So a sample depends on its z alone.
         """
         device = self.samples_device
         generator = self.generator.averaged(device)
@@ -231,7 +228,7 @@ class Trainer:
         return generator.eval()
 
     def _given(self, count: int, given: np.ndarray | None, seed: int = 0) -> Tensor | None:
-        """Return the conditions of samples: those asked for, or drawn from the data; None where G takes none."""
+        """Return the conditions of samples: ``given``, or drawn from the data; None if G takes none."""
         if not self.game.generator.conditional:
             return None
         if given is not None:
@@ -242,7 +239,7 @@ class Trainer:
     def sample(self, count: int, seed: int | None = None, given: np.ndarray | None = None) -> np.ndarray:
         """Return ``count`` samples (count, ...) of the averaged generator, the same for the same seed and weights.
 
-        A conditional generator takes ``given`` (count, K), or conditions that are drawn from the data.
+        A conditional generator takes ``given`` (count, K), or conditions drawn from the data.
         """
         seed = self.seed if seed is None else seed
         with no_grad(), sizes_told(self.device), allow_tf32(self.tf32):
@@ -258,7 +255,7 @@ class Trainer:
     # --- state --------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return all that a run is at this step, by name: both players, movement, counters."""
+        """Return the run's state at this step, by name: both players, movement, counters."""
         arrays: dict[str, np.ndarray] = {"steps": np.array(self.steps, np.int64)}
         for name, player in self._players().items():
             arrays |= {f"{name}/{key}": array for key, array in player.state().items()}
@@ -267,12 +264,15 @@ class Trainer:
         return arrays
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Go back to a saved :meth:`state`; ValueError, before anything changes, for that of another game."""
+        """Restore a saved :meth:`state`; ValueError, before anything changes, for the state of another game."""
         wanted = {name: (array.shape, array.dtype) for name, array in self.state().items()}
         given = {name: (array.shape, array.dtype) for name, array in state.items()}
         if wanted != given:
             odd = sorted(name for name in wanted | given if wanted.get(name) != given.get(name))
-            raise ValueError(f"the saved state does not fit this configuration: see {', '.join(odd[:3])}")
+            raise ValueError(
+                f"the saved state does not fit this configuration (see {', '.join(odd[:3])}): "
+                "load it with the settings that it was saved with"
+            )
         for name, player in self._players().items():
             player.load_state(part(state, name))
             player.optimizer.keep_clock_there(False)

@@ -1,8 +1,8 @@
-"""Games whose players descend more than their own loss: terms made of the other's gradient, differentiated again.
+"""Games with terms beside the players' losses: terms made of the other's gradient, differentiated again.
 
-Write v = (−∇_G L_G, −∇_D L_D) for the gradient field. Every rule is a :class:`Game`, so any dynamics moves on it, and
-all second derivatives are the engine's own. A rule changes :meth:`Game.gradients`; what it leaves to a player alone in
-its turn follows. Where only G's loss is another, :class:`ForGenerator` takes it and the rest is the game's.
+Write v = (−∇_G L_G, −∇_D L_D) for the gradient field. Every rule is a :class:`Game`, so any dynamics can play it, and
+the engine computes all second derivatives. A rule overrides :meth:`Game.gradients`, and the gradient of a single
+player's turn follows from it. A rule that changes only G's loss is a subclass of :class:`ForGenerator`.
 """
 
 from __future__ import annotations
@@ -41,29 +41,29 @@ class Consensus(Game):
         return d, g
 
     def discriminator_gradient(self, real: Any, z: Any) -> Gradient:
-        """Return what D descends."""
+        """Return D's gradient with its term."""
         return self.gradients(real, z)[0]
 
     def generator_gradient(self, real: Any, z: Any) -> Gradient:
-        """Return what G descends."""
+        """Return G's gradient with its term."""
         return self.gradients(real, z)[1]
 
 
 @dataclass
 class ForGenerator(Game):
-    """A game in which G descends another loss, a function of both players' parameters; D descends its own."""
+    """A game in which G descends another loss, a function of both players' parameters; D's loss is unchanged."""
 
     def loss_of_generator(self, real: Batch, fake: Batch) -> Losses:
-        """Return what G descends on real and generated samples, which have their graph."""
+        """Return G's loss on real and generated samples, which have their graph."""
         raise NotImplementedError
 
     def generator_loss(self, real: Any, z: Any) -> Losses:
-        """Return what G descends on noise z (N, latent)."""
+        """Return G's loss on noise z (N, latent)."""
         z = as_batch(z)
         return self.loss_of_generator(as_batch(real), Batch(self.make(*z), z.given))
 
     def losses(self, real: Any, z: Any) -> tuple[Losses, Losses]:
-        """Return (D's own, G's changed) losses on one minibatch."""
+        """Return (D's unchanged, G's changed) losses on one minibatch."""
         real, z = as_batch(real), as_batch(z)
         fake = Batch(self.make(*z), z.given)
         return self.discriminator_loss(real, fake), self.loss_of_generator(real, fake)
@@ -71,7 +71,7 @@ class ForGenerator(Game):
 
 @dataclass
 class NagarajanKolter(ForGenerator):
-    """G minimises L_G + η‖∇_{θ_D} V‖², with V = −L_D before penalties; D is left as it is (1706.04156)."""
+    """G minimises L_G + η‖∇_{θ_D} V‖², with V = −L_D before penalties; D's loss is unchanged (1706.04156)."""
 
     eta: float = 0.5
 
@@ -87,14 +87,14 @@ class NagarajanKolter(ForGenerator):
 class Unrolled(ForGenerator):
     """G descends L_G(θ_G, θ_D after K gradient steps of size ``rate``), through all of them (1611.02163).
 
-    All K steps are taken on the minibatch at hand, by plain gradient descent whatever D's optimiser is.
+    All K steps use the same minibatch and plain gradient descent, whatever D's optimiser is.
     """
 
     unroll: int = 5
     rate: float = 1e-2
 
     def loss_of_generator(self, real: Batch, fake: Batch) -> Losses:
-        """Return L_G as D will see it K steps on, with the logits of D as it is."""
+        """Return L_G against D after K steps, with the logits of the present D."""
         now = found = self.discriminator_loss(real, fake)
         ahead, parameters = self.discriminator, self.discriminator.parameters()
         for _ in range(self.unroll):
@@ -111,7 +111,7 @@ class Unrolled(ForGenerator):
 class FeatureMatching(ForGenerator):
     """G descends ‖E_p f(x) − E_q f(G(z))‖², f the features that D's last layer reads (1606.03498, section 3.1).
 
-    D is a Sequential, whose layers up to ``layer`` (from the end, without it) are f.
+    D is a Sequential; f is its layers before ``layer``, which counts from the end.
     """
 
     by_objective: ClassVar[bool] = False
@@ -131,9 +131,9 @@ class FeatureMatching(ForGenerator):
 
 @dataclass(frozen=True)
 class Variant:
-    """A kind of game by name: which settings of a run its fields take, {field: setting}.
+    """A kind of game, and the settings of a run that its fields take, {field: setting}.
 
-    ``twice``: whether it differentiates D's gradient again, which wants second derivatives of all that is in D.
+    ``twice``: whether it differentiates D's gradient again, which needs second derivatives of all layers of D.
     """
 
     kind: type[Game]
