@@ -4,7 +4,7 @@ import time
 from collections import defaultdict
 
 from minigan import kernels
-from minigan.engine import autodiff
+from minigan.engine import primitive
 
 
 def profile(step, steps):
@@ -31,7 +31,7 @@ def profile(step, steps):
 
         return wrapper
 
-    ops = {op: op.forward for op in autodiff.primitives()}
+    ops = {op: op.forward for op in primitive.primitives()}
     # ops with several results compute through an object that is not in the list
     from minigan.ops.norm import batch_norm_grad
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 import minigan as mg
 from minigan import kernels
-from minigan.engine.autodiff import flatten, primitives
+from minigan.engine.autodiff import flatten
 from minigan.engine.device import device_of, is_array, to_numpy
+from minigan.engine.primitive import primitives
 from minigan.engine.tensor import Tensor
 from minigan.engine.transforms import vjp
 from minigan.testing.gradcheck import check_row, moved

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from minigan import kernels, ops
-from minigan.engine.autodiff import Primitive, flatten, primitives
+from minigan.engine.autodiff import flatten
+from minigan.engine.primitive import Primitive, primitives
 from minigan.engine.tensor import Tensor
 from minigan.engine.transforms import vjp
 from minigan.ops import norm

@@ -10,8 +10,8 @@ import pytest
 
 import minigan as mg
 from minigan import ops
-from minigan.engine import autodiff
-from minigan.engine.autodiff import primitive
+from minigan.engine import primitive as primitives_module
+from minigan.engine.primitive import primitive
 from minigan.ops.elementwise import constant
 from minigan.testing.gradcheck import GradientError, KinkError, check_grads
 
@@ -21,7 +21,7 @@ X = np.array([0.3, -1.2, 2.1])
 @pytest.fixture
 def define():
     """Return a function that makes a primitive; the registry forgets it after the test."""
-    count = len(autodiff._primitives)
+    count = len(primitives_module._primitives)
 
     def make(forward, *rules):
         op = primitive(forward)
@@ -29,7 +29,7 @@ def define():
         return op
 
     yield make
-    del autodiff._primitives[count:]
+    del primitives_module._primitives[count:]
 
 
 # --- right functions --------------------------------------------------------------------------------------------------

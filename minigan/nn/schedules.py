@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 
 class Schedule:
-    """A number that goes from ``start`` to ``end`` in a straight line over ``steps``, as far as :meth:`at` was told.
+    """A number that moves from ``start`` to ``end`` in a straight line over ``steps``.
 
-    Layers and optimisers hold the schedule and read :attr:`value` when they need it; who trains tells it the step.
+    Layers and optimisers hold the schedule and read :attr:`value`; the trainer calls :meth:`at` with each step.
     """
 
     def __init__(self, start: float, end: float | None = None, steps: int = 1) -> None:
@@ -28,7 +28,7 @@ class Schedule:
         return f"Schedule({self.start:g} to {self.end:g} over {self.steps}, now {self.value:g})"
 
 
-# the learning rate over its start, as a function of the share of a run that is done; None where it stays
+# the learning rate over its initial value, as a function of the finished share of a run; None for constant
 FADES: dict[str, Callable[[float], float] | None] = {
     "constant": None,
     "linear": lambda done: 1 - done,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minigan import kernels
-from minigan.engine.autodiff import primitive, primitive_with_results
+from minigan.engine.primitive import primitive, primitive_with_results
 from minigan.engine.tensor import Tensor
 from minigan.ops.elementwise import require_float
 from minigan.ops.reduce import broadcast_to, sum_to

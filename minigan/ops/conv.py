@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigan import kernels
-from minigan.engine.autodiff import primitive
+from minigan.engine.primitive import primitive
 from minigan.engine.tensor import Tensor
 from minigan.ops.bias_act import bias_act_vjp
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minigan import kernels
-from minigan.engine.autodiff import primitive
+from minigan.engine.primitive import primitive
 from minigan.engine.tensor import Tensor
 from minigan.ops.bias_act import bias_act_vjp
 from minigan.ops.elementwise import raw

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from minigan import kernels
-from minigan.engine.autodiff import primitive
 from minigan.engine.device import as_array, device_of, is_array, to_device, xp
+from minigan.engine.primitive import primitive
 from minigan.engine.recorder import recording
 from minigan.engine.tensor import FLOATS, Tensor
 

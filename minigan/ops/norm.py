@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minigan import kernels
-from minigan.engine.autodiff import primitive_with_memo, primitive_with_results
+from minigan.engine.primitive import primitive_with_memo, primitive_with_results
 from minigan.engine.tensor import Tensor
 from minigan.engine.transforms import vjp
 from minigan.ops.bias_act import bias_act_grad

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from minigan.engine.autodiff import primitive
 from minigan.engine.device import as_array, xp
+from minigan.engine.primitive import primitive
 from minigan.engine.tensor import Tensor
 from minigan.ops.elementwise import constant, raw, square
 from minigan.ops.shape import reshape

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from minigan.engine.autodiff import primitive
 from minigan.engine.device import device_of, is_array, resolve, to_device, xp
+from minigan.engine.primitive import primitive
 from minigan.engine.tensor import Tensor
 from minigan.ops.elementwise import raw
 
