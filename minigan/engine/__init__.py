@@ -1,1 +1,1 @@
-"""The engine: Tensors, their graph, and derivatives of every order. Start at tensor.py, then autodiff.py."""
+"""The engine: Tensors, their graph, and derivatives of every order. Read tensor.py, primitive.py, then autodiff.py."""

@@ -1,8 +1,8 @@
 """Reverse-mode differentiation: gradients of any order.
 
 There is no ``.grad`` slot: cotangents live in a dict during one call, and only nodes on a path from the output to the
-inputs are visited. Rules are ops on Tensors (:mod:`minigan.engine.primitive`), so with ``create_graph`` a gradient has a
-graph that can be differentiated again.
+inputs are visited. Rules are ops on Tensors (:mod:`minigan.engine.primitive`), so with ``create_graph`` a gradient has
+a graph that can be differentiated again.
 """
 
 from __future__ import annotations
