@@ -69,10 +69,16 @@ class Dataset:
         return None if self.attributes is None else Tensor(self.attributes[rows].astype(np.float32))
 
     def reference(self, count: int | None = None) -> np.ndarray:
-        """Return ``count`` samples (count, ...) as float32, the same every time; all, in order, without a count."""
-        if count is None or count >= len(self):
-            return self._samples(slice(None))
-        return self._samples(Generator(0, stream="shuffle").permutation(len(self))[:count])
+        """Return the samples of :meth:`part`, or all samples without a count, as one float32 array (count, ...)."""
+        return self._samples(slice(None)) if count is None else self.part(count)._samples(slice(None))
+
+    def part(self, count: int) -> Dataset:
+        """Return ``count`` rows as a data set, the same ones in every call; the whole set if it has no more."""
+        if count >= len(self):
+            return self
+        rows = Generator(0, stream="shuffle").permutation(len(self))[:count]
+        some = {"labels": self.labels, "attributes": self.attributes}
+        return replace(self, storage=self.storage[rows], **{n: a[rows] for n, a in some.items() if a is not None})
 
     def _samples(self, rows: Any) -> Any:
         found = self.storage[rows]

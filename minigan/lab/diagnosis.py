@@ -84,6 +84,7 @@ DEAD = 0.5  # share of generated samples in the dead zone
 STEADY, RETURNS = 0.5, 0.25  # cosine of successive moves, and way got over way gone
 JUMP, FADED = 100.0, 1e-3  # a gradient's norm over its median, and by itself
 COLLAPSED, UNEVEN = 0.35, 0.6  # spread, and entropy
+REFERENCE = 10_000  # samples of the data that variety is judged by
 EARLY = 100  # steps before which variety is not judged
 
 
@@ -203,6 +204,8 @@ def watched(events: Iterable[Event], data: Dataset, until: int, but: Collection[
 
     Each kind of finding comes once. ``until`` is the last step of the run; ``but`` are rules that stay silent.
     """
+    part = data.part(REFERENCE)
+    reference = part.reference()
     rows: list[dict[str, float]] = []
     told: set[str] = set()
     for event in events:
@@ -212,7 +215,7 @@ def watched(events: Iterable[Event], data: Dataset, until: int, but: Collection[
             rows = [*rows[1 - WINDOW :], event.values]
             found = list(look_at(rows, but))
         elif isinstance(event, Picture):
-            seen = variety(event.samples, data.reference(), data.labels, data.centres)
+            seen = variety(event.samples, reference, part.labels, data.centres)
             yield Varied(event.step, seen)
             collapse = look_at_variety(seen, event.step, until)
             found = [collapse] if collapse else []
