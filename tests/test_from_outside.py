@@ -327,7 +327,7 @@ def test_batches_of_arrays():
         (np.zeros((5,), np.uint8), None, r"samples are images .* not \(5,\)"),
         (np.zeros((0, 8, 8), np.uint8), None, r"samples are images .* not \(0, 8, 8\)"),
         (np.zeros((5, 3, 8, 8), np.uint8), None, r"channels-last .*, and \(5, 3, 8, 8\) looks like"),
-        (np.full((5, 8, 8, 1), 200.0), None, r"floats of images lie in \[-1, 1\], and these from 200 to 200"),
+        (np.full((5, 8, 8, 1), 200.0), None, r"floats of images must lie in \[-1, 1\], and these lie from 200 to 200"),
         (np.full((5, 8, 8, 1), np.nan), None, "samples hold NaN"),
         (np.zeros((5, 8, 8), np.int64), None, "samples are uint8 or floats, not int64"),
         (np.zeros((5, 8, 8), np.uint8), np.zeros(4, int), r"5 samples need labels \(5,\) or \(5, A\), not \(4,\)"),
