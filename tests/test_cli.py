@@ -178,7 +178,7 @@ def test_the_folder_is_named_after_the_data():
     assert main(f"train {RING} --steps 1")[0] == 0
     assert (Path("runs") / "ring" / "config.toml").exists()
     code, out, _ = main(f"train {RING} --steps 2 --resume")
-    assert (code, out[2]) == (0, "its schedules end at step 2 now: in one go it would have been another run")
+    assert (code, out[2]) == (0, "its schedules end at step 2 now: a run to there in one go would differ")
 
 
 def test_a_config_file_sets_and_flags_override():
@@ -310,7 +310,7 @@ REFUSED = {
     "train --init odd": "unknown init 'odd': choose from",
     "train --data ring --model dcgan": "model 'dcgan' makes images",
     "train --device tpu": "unknown device 'tpu': choose from auto, cpu, cuda, cuda-emulated",
-    "train --out ring": "ring exists already and is left as it is: go on with it by --resume",
+    "train --out ring": "ring exists already and is left as it is: continue its run with --resume",
     "train --out file": "file exists already",
     "train --out file/under": "file/under: Not a directory",
     "train --config missing.toml": "missing.toml: No such file or directory",
@@ -318,10 +318,10 @@ REFUSED = {
     "train --config other.toml": "other.toml: unknown setting 'stpes'",
     "train --config .": ".: Is a directory",
     "train --resume --out missing": "missing holds no run to resume: it has no config.toml",
-    "train --resume --out ring": "ring is at step 40 already: give a larger --steps to go on",
-    "train --resume --out ring --steps 50 --width 9": "only --steps may change: take --width away",
-    "train --resume --out ring --steps 50 --lr-d 1 --seed 3": "take --lr-d, --seed away",
-    "train --resume --out ring --steps 50 --config good.toml": "take --config away",
+    "train --resume --out ring": "ring is at step 40 already: give a larger --steps to continue",
+    "train --resume --out ring --steps 50 --width 9": "only --steps may change: remove --width",
+    "train --resume --out ring --steps 50 --lr-d 1 --seed 3": "remove --lr-d, --seed",
+    "train --resume --out ring --steps 50 --config good.toml": "remove --config",
     "train --resume --out damaged --steps 50": "is not a whole checkpoint",
     "sample": "Missing from minigan sample: RUN",
     "sample missing": "missing holds no run: it has no config.toml",
@@ -415,7 +415,7 @@ def test_a_signal_saves_and_tells_how_to_go_on(tmp_path, number, code):
         out, err = child.communicate(timeout=60)
     assert child.returncode == code, err
     assert not [line for line in err.splitlines() if not line.startswith(COMPILING)]
-    stopped, command = out.splitlines()[-1].split("; everything is saved. Go on with: ")
+    stopped, command = out.splitlines()[-1].split("; everything is saved. Continue with: ")
     assert command == "minigan train --resume --out 'my run'"
     step = int(stopped.removeprefix("stopped at step "))
     arrays, _, complaints = checkpoint.latest(Path("my run/checkpoints"))
@@ -455,7 +455,7 @@ def test_running_out_of_memory_is_told(monkeypatch):
     monkeypatch.setitem(cli.COMMANDS, "train", cli.Command("", grow))
     code, _, err = main("train")
     assert code == 1
-    assert err == ["minigan: out of memory (Unable to allocate 1 TiB): a smaller --batch-size or --width needs less"]
+    assert err == ["minigan: out of memory (Unable to allocate 1 TiB): use a smaller --batch-size or --width"]
 
 
 def test_a_full_disk_is_told(monkeypatch):

@@ -361,7 +361,7 @@ def test_a_run_that_fills_the_memory_says_what_is_kept(tmp_path, capsys, monkeyp
         pool.set_limit(0)
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("minigan: out of memory (on CUDA on this CPU ")
-    assert "a smaller --batch-size or --width needs less; the last good checkpoint is step 1, and" in said
+    assert "use a smaller --batch-size or --width; the last good checkpoint is step 1, and" in said
     monkeypatch.undo()
     assert cli.main(f"train --resume --steps 3 --out {tmp_path / 'run'}".split()) == 0
 

@@ -459,7 +459,7 @@ def test_repr(layer, text):
         (lambda: nn.Conv2d(3, 4, 5)(normal(2, 4, 8, 3)), ValueError, "does not fit"),
         (lambda: nn.BatchNorm(3)(normal(2, 5)), ValueError, r"\(2, 5\)"),
         (lambda: nn.BatchNorm(3).eval()(normal(2, 1)), ValueError, r"\(2, 1\)"),
-        (lambda: nn.BatchNorm(3)(normal(0, 3)), ValueError, "empty batch"),
+        (lambda: nn.BatchNorm(3)(normal(0, 3)), ValueError, "the batch is empty"),
         (lambda: nn.Reshape(2, 2)(normal(3, 5)), ValueError, r"\(3, 2, 2\)"),
     ],
 )

@@ -106,7 +106,7 @@ def test_the_best_setting_is_named_with_those_that_cannot_be_told_from_it():
 
     outcomes = {"a": runs(1.0, 1.1, 0.9), "b": runs(1.05, 1.2, 1.0), "c": runs(9.0, 9.1, 8.9)}
     assert figures_of(outcomes)["Fréchet distance"]["a"].mean == pytest.approx(1)
-    assert best("Fréchet distance")(outcomes).startswith("Best by Fréchet distance: a (1 ± 0.25); b cannot be told")
+    assert best("Fréchet distance")(outcomes).startswith("Best by Fréchet distance: a (1 ± 0.25); b cannot be dist")
     outcomes["d"] = runs(5.0, math.inf, math.inf)
     assert best("Fréchet distance")(outcomes).startswith("d had no finite Fréchet distance in some run. Best")
     assert "d cannot" not in best("Fréchet distance")(outcomes)
@@ -128,7 +128,7 @@ def test_the_best_of_few_that_can_be_judged():
     assert read({"a": lost, "b": one}).endswith(
         "Best by Fréchet distance: b (1.05 ± 0.64), the only one that can be judged."
     )
-    assert read({"a": alone, "b": runs(5.0)}).endswith("a (1); b cannot be told from it with these seeds.")
+    assert read({"a": alone, "b": runs(5.0)}).endswith("a (1); b cannot be distinguished from it with these seeds.")
     assert best("Fréchet distance", least=False)({"a": one, "b": runs(9.0, 9.1)}).startswith(
         "Best by Fréchet distance: b"
     )
@@ -152,7 +152,7 @@ def test_collapse_is_told_from_poverty():
 
     said = helvetica.collapsed({"ring": {"plain": runs(8.0, 0.9), "k = 5": runs(3.0, 0.8), "R1": runs(2.0, 0.01)}})
     assert "is the collapse: k = 5 on the ring (80%, 3 of 8 modes)." in said
-    assert "Below 10% of high quality, and so not to be told collapsed or not: R1 on the ring." in said
+    assert "Below 10% of high quality, too poor to judge a collapse: R1 on the ring." in said
     assert helvetica.collapsed({"grid": {"plain": runs(25.0, 0.9)}}).endswith("which is the collapse: none.")
 
 
@@ -170,12 +170,12 @@ def test_a_spectrum_is_read_as_it_is():
         ("none", 50): [stability.Look(away, 9)],
     }
     said = stability.reading(Table("small", head, rows), looks)
-    assert "SGD .1 ended nearer than it began where the radius at rest is below 1" in said
+    assert "SGD .1 ended nearer than it began if the radius at rest is below 1" in said
     assert "in 2 of 3 settings" in said
-    assert "Adam .01 ended at no case of where it began with a radius below 1, at 0.001 to 0.001 above." in said
+    assert "Adam .01 ended at no case of its first distance with a radius below 1, at 0.001 to 0.001 above." in said
     assert "The flow of Dirac settles with no term for none; with R1 γ=1 for minimax and hinge; with NK" in said
     assert "with penalty r1: ‖v‖ from 0.1 to 0.2" in said
-    assert "part, in 0 of 2 spectra. The digits GAN with penalty none" in said
+    assert "diverge, in 0 of 2 spectra. The digits GAN with penalty none" in said
     assert said.endswith("in 1 of 1 spectra.")
     assert [row[-1] for row in stability.digits_table(looks).rows] == ["0 of 2", "1 of 1"]
 

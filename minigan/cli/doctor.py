@@ -1,4 +1,4 @@
-"""``minigan doctor``: what works on this machine, one finding a line, with the sentence that mends what does not."""
+"""``minigan doctor``: check this machine: one finding a line, with the remedy for each failure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from minigan.kernels.gpu import launch as cuda
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; ``needed`` things must work for minigan to run."""
+    """The result of one check; minigan cannot run unless the ``needed`` ones work."""
 
     what: str
     works: bool
@@ -32,7 +32,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at versions, kernels, threads, caches and the GPU."""
+    """Check versions, kernels, threads, caches and the GPU."""
     return [_python(), *_packages(), _kernels(), _threads(), _cache(), _folder(), _gpu(), _emulator()]
 
 
@@ -60,7 +60,7 @@ def _kernels() -> Finding:
         fast = kernels.bias_act(x, x[0], activation="leaky_relu", slope=0.2)
         with kernels.use("reference"):
             plain = kernels.bias_act(x, x[0], activation="leaky_relu", slope=0.2)
-    except Exception as error:  # whatever Numba or its compiler may raise is the finding
+    except Exception as error:  # any error of Numba or its compiler is the finding
         return Finding(
             "kernels", False, f"{type(error).__name__}: {error}", "pip install --force-reinstall numba llvmlite"
         )
@@ -87,7 +87,7 @@ def _cache() -> Finding:
 def _folder() -> Finding:
     here = Path.cwd()
     works = _writable(here)
-    remedy = "" if works else "change to a folder of your own, or give train an --out that can be written to"
+    remedy = "" if works else "change to a folder that you can write to, or give train such an --out"
     return Finding("run folder", works, f"{here} {'can' if works else 'cannot'} be written to", remedy)
 
 
@@ -117,7 +117,7 @@ def _emulator() -> Finding:
 
 @dataclass(frozen=True)
 class Doctor:
-    """Say what works on this machine, and the sentence that mends what does not."""
+    """Check this machine, and print the remedy for each failure."""
 
 
 def doctor(arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""``minigan explain``: say what happened in a run, and draw it."""
+"""``minigan explain``: describe a run in words and in a picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minigan.cli.flags import parse
 
 @dataclass(frozen=True)
 class Explain:
-    """Say in a paragraph what happened in a run, and draw it (RUN/explain.png)."""
+    """Describe a run in a paragraph and in a picture (RUN/explain.png)."""
 
     run: Annotated[Path, tyro.conf.arg(metavar="RUN"), tyro.conf.Positional]
     """Folder of a run."""

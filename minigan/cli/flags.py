@@ -1,4 +1,4 @@
-"""What all commands share: reading flags, and refusing in one sentence."""
+"""Shared by all commands: parsing flags, and refusing in one sentence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Refusal(Exception):
 
 
 def parse(options: Any, arguments: Sequence[str], default: Any = None, name: str = "") -> Any:
-    """Parse a command's flags; :class:`Refusal` says in a sentence what is wrong with them."""
+    """Parse a command's flags; :class:`Refusal` says in a sentence why they are wrong."""
     name = name or options.__name__.lower()
     said = io.StringIO()
     settings = {} if default is None else {"default": default}
@@ -40,21 +40,21 @@ def _sentence(box: str) -> str:
         words = line.strip("│| \t")
         if words.strip("─-╭╮╰╯+"):
             parts[-1].append(words)
-        elif parts[-1]:  # a rule
+        elif parts[-1]:  # a line across the box
             parts.append([])
-    first = " ".join(parts[0]).removeprefix("Error parsing Train: ") or "these options make no sense"
+    first = " ".join(parts[0]).removeprefix("Error parsing Train: ") or "these options cannot be parsed"
     for part in parts[1:]:
         if part and part[0].startswith("Perhaps you meant"):
             return f"{first}; did you mean {' '.join(part[1:2]).split(' ')[0]}?"
     return first
 
 
-def tell(complaints: Sequence[str]) -> None:
-    """Say on stderr why newer checkpoints were passed over."""
+def report_complaints(complaints: Sequence[str]) -> None:
+    """Print on stderr why newer checkpoints were skipped."""
     for complaint in complaints:
-        print(f"minigan: {complaint}; taking an older one", file=sys.stderr)
+        print(f"minigan: {complaint}; using an older one", file=sys.stderr)
 
 
 def out_of_memory(error: MemoryError) -> str:
-    """Return in a sentence what to do about a full memory."""
-    return f"out of memory ({error}): a smaller --batch-size or --width needs less"
+    """Return a sentence with the remedy for a full memory."""
+    return f"out of memory ({error}): use a smaller --batch-size or --width"

@@ -1,4 +1,4 @@
-"""The front door: finds the command. Whatever goes wrong is said in one sentence, without a traceback."""
+"""The entry point: finds and runs the command, and reports every error in one sentence, without a traceback."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from minigan.cli.train import train
 
 
 class Command(NamedTuple):
-    """What a command does, in a line, and the function that does it and returns the exit code."""
+    """A command's help in one line, and the function that runs it and returns the exit code."""
 
     about: str
     run: Callable[[Sequence[str]], int]
@@ -27,11 +27,11 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("train a GAN and write a run folder: pictures, curves, checkpoints", train),
-    "explain": Command("say what happened in a run, and draw it", explain),
+    "explain": Command("describe a run in words and in a picture", explain),
     "study": Command("run a small experiment: a table, a figure, its protocol", study),
     "sample": Command("make samples from a run", sample),
     "check": Command("check the gradient of every op on this machine", check),
-    "doctor": Command("say what works here, and how to mend what does not", doctor),
+    "doctor": Command("check this machine, and print remedies", doctor),
 }
 
 
@@ -49,14 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a console without our letters is no reason to stop
+            stream.reconfigure(errors="replace")  # a console may lack some of our letters
     if arguments[:1] == ["--version"]:
         print(f"minigan {minigan.__version__}")
         return 0
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if arguments else 2
-    kernels.keep_memory()  # this process is ours
+    kernels.keep_memory()  # the command owns this process
     try:
         if arguments[0] not in COMMANDS:
             raise Refusal(f"there is no command {arguments[0]!r}: choose from {', '.join(COMMANDS)}")
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Refusal as refusal:
         print(f"minigan: {refusal}", file=sys.stderr)
         return refusal.code
-    except ValueError as error:  # settings, files and folders that do not fit
+    except ValueError as error:  # wrong settings, files or folders
         print(f"minigan: {error}", file=sys.stderr)
         return 2
     except OSError as error:

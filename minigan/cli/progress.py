@@ -1,4 +1,4 @@
-"""How training shows that it goes on: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of training: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

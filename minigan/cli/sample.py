@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from minigan.cli.flags import Refusal, parse, tell
+from minigan.cli.flags import Refusal, parse, report_complaints
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Make samples from the averaged generator of a run: an .npz of arrays, or a .png grid to look at."""
+    """Make samples from the averaged generator of a run: an .npz of arrays, or a .png picture."""
 
     run: Annotated[Path, tyro.conf.arg(metavar="RUN"), tyro.conf.Positional]
     """Folder of a run."""
@@ -45,7 +45,7 @@ def sample(arguments: Sequence[str]) -> int:
     if options.out.exists() and not options.force:
         raise Refusal(f"{options.out} exists already: choose another --out, or add --force")
     run = runs.reopen(options.run)
-    tell(run.complaints)
+    report_complaints(run.complaints)
     images = run.trainer.data.is_images
     count = options.count or (64 if suffix == ".png" and images else 2000)
     samples = run.trainer.sample(count, options.seed)

@@ -23,11 +23,11 @@ class StudyOptions:
     full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """The long protocol: 4 times the training steps and at least 5 seeds."""
     seeds: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Runs of every setting; the study's own number unless given."""
+    """Runs of every setting; the study's default unless given."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder for the files; studies/NAME unless given."""
     force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Overwrite what the folder holds."""
+    """Overwrite files in the folder."""
 
 
 def study(arguments: Sequence[str]) -> int:
@@ -35,7 +35,7 @@ def study(arguments: Sequence[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from minigan.studies import STUDIES, Budget, cell, timed, told, write
+    from minigan.studies import STUDIES, Budget, cell, summary, timed, write
 
     options: StudyOptions = parse(StudyOptions, arguments, name="study")
     if not options.name:
@@ -52,15 +52,15 @@ def study(arguments: Sequence[str]) -> int:
         raise Refusal(f"{folder} is a file: choose another --out")
     if folder.exists() and any(folder.iterdir()) and not options.force:
         raise Refusal(f"{folder} exists already and is left as it is: choose another --out, or add --force")
-    folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is told before the work, not after
+    folder.mkdir(parents=True, exist_ok=True)  # fails before the work if the folder cannot be written
     seeds = options.seeds or (max(5, chosen.seeds) if options.full and chosen.seeds > 1 else chosen.seeds)
     live = sys.stdout.isatty()
 
-    def tell(what: str) -> None:
+    def report(what: str) -> None:
         print(f"\r{what:78}", end="", flush=True) if live else print(what, flush=True)
 
     print(chosen.question, flush=True)
-    budget = Budget(seeds, 4.0 if options.full else 1.0, tell)
+    budget = Budget(seeds, 4.0 if options.full else 1.0, report)
     result, seconds = timed(chosen, budget)
     if live:
         print("\r" + " " * 78, end="\r")
@@ -70,7 +70,7 @@ def study(arguments: Sequence[str]) -> int:
         for row in table.rows:
             shown.add_row(*map(cell, row))
         Console(width=width).print(shown)
-    print(told(result, min(100, width)))
+    print(summary(result, min(100, width)))
     made = write(chosen, result, folder, seconds, budget)
     print(f"made in {folder}/ in {seconds:.0f} s: {', '.join(path.name for path in made)}")
     return 0

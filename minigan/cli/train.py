@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from minigan.cli.flags import Refusal, out_of_memory, parse, tell
+from minigan.cli.flags import Refusal, out_of_memory, parse, report_complaints
 from minigan.cli.progress import progress
 from minigan.engine.device import why_not
 from minigan.gan.config import TABLES, Config
@@ -38,13 +38,13 @@ class Train(Config):
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Run folder, new or empty; runs/DATA unless given."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """TOML file with settings, which flags override."""
+    """TOML file with settings; flags override it."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on with the run in the folder; --steps may set a new goal."""
+    """Continue the run in the folder; --steps may set a new goal."""
 
 
 def _with_rows() -> type[Train]:
-    """Return Train with the rows of every table in the help of its flag, those of a user's too."""
+    """Return Train with the rows of every table, a user's too, in the help of its flag."""
     (tree,) = ast.parse(inspect.getsource(Config)).body
     assert isinstance(tree, ast.ClassDef)
     about = {
@@ -74,7 +74,7 @@ def train(arguments: Sequence[str]) -> int:
     kind = _with_rows()
     options = parse(kind, arguments)
     if options.config is not None and options.resume:
-        raise Refusal("--resume takes the settings from the run folder: take --config away")
+        raise Refusal("--resume takes the settings from the run folder: remove --config")
     if not options.resume:
         base = Config.preset(options.data) if options.config is None else Config.from_toml(options.config)
         options = parse(kind, arguments, kind(**dataclasses.asdict(base)))
@@ -94,12 +94,12 @@ def _resume(folder: Path, arguments: Sequence[str]) -> Any:
     changed = [f.name for f in dataclasses.fields(Config) if getattr(saved, f.name) != getattr(wanted, f.name)]
     if set(changed) - {"steps"}:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed if name != "steps")
-        raise Refusal(f"a resumed run keeps its settings, only --steps may change: take {flags} away")
+        raise Refusal(f"a resumed run keeps its settings, only --steps may change: remove {flags}")
     run = runs.reopen(folder, wanted.steps)
-    tell(run.complaints)
+    report_complaints(run.complaints)
     if run.trainer.steps >= wanted.steps:
         if (folder / "training.gif").exists():
-            raise Refusal(f"{folder} is at step {run.trainer.steps} already: give a larger --steps to go on")
+            raise Refusal(f"{folder} is at step {run.trainer.steps} already: give a larger --steps to continue")
         return run  # it was interrupted between its last step and its pictures
     runs.go_on(run)
     return run
@@ -120,7 +120,7 @@ def _train(run: Any, folder: Path) -> int:
                             report(event.values)
                         elif isinstance(event, Finding):
                             print(f"step {event.step}, {event.kind}: {event.sentence}", flush=True)
-                    except BrokenPipeError:  # nobody reads on: save and stop, as for a signal
+                    except BrokenPipeError:  # the reader is gone: save and stop, as for a signal
                         stop.number = stop.number or SIGPIPE
                         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
                     if stop.number:
@@ -129,11 +129,11 @@ def _train(run: Any, folder: Path) -> int:
             said = str(error) if isinstance(error, Diverged) else out_of_memory(error)
             last = f"the last good checkpoint is step {run.last_saved}" if run.last_saved >= 0 else "nothing was saved"
             raise Refusal(f"{said}; {last}, and the files so far are kept in {folder}", 1) from None
-        except ValueError as error:  # not the user's doing: keep the traceback
+        except ValueError as error:  # a bug of minigan's: keep the traceback
             raise RuntimeError(f"training failed at step {trainer.steps + 1}; please report this") from error
     again = f"minigan train --resume --out {shlex.quote(str(folder))}"
     if trainer.steps < config.steps:
-        print(f"stopped at step {trainer.steps}; everything is saved. Go on with: {again}")
+        print(f"stopped at step {trainer.steps}; everything is saved. Continue with: {again}")
         return 128 + stop.number
     run.finish()
     for line in run.judge():
@@ -146,7 +146,7 @@ def _train(run: Any, folder: Path) -> int:
 
 
 def _announce(run: Any, folder: Path) -> None:
-    """Print what is trained on what, from where to where."""
+    """Print the model, the data, the steps, the device and the folder."""
     trainer, config, data = run.trainer, run.config, run.trainer.data
     sizes = [player.optimizer.buffer.size for player in (trainer.generator, trainer.discriminator)]
     print(
@@ -156,7 +156,7 @@ def _announce(run: Any, folder: Path) -> None:
     )
     print(f"from step {trainer.steps} to {config.steps} on {trainer.device}, into {folder}/", flush=True)
     if run.stretched:
-        print(f"its schedules end at step {config.steps} now: in one go it would have been another run", flush=True)
+        print(f"its schedules end at step {config.steps} now: a run to there in one go would differ", flush=True)
     if config.device == "auto" and trainer.device == "cpu":
         print(f"device auto is the CPU here: {why_not('cuda')}", flush=True)
 

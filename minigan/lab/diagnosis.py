@@ -1,7 +1,7 @@
-"""What is happening in a run, in words: rules with thresholds, each with the numbers that made it speak.
+"""Diagnosis of a run in words: rules with thresholds, each of which reports the numbers behind its finding.
 
-A rule looks at the last WINDOW rows of metrics, or at the last pictures' variety. Thresholds are judgement, not theory;
-the sentence always gives the evidence beside them.
+A rule reads the last WINDOW rows of metrics, or the variety of the last pictures. Thresholds are judgement, not theory,
+so the sentence always gives the evidence.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from minigan.random import Generator
 Columns = dict[str, np.ndarray]
 
 
-# --- what the rules look at -------------------------------------------------------------------------------------------
+# --- variety of samples -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Variety:
-    """How varied samples are: see :func:`variety`."""
+    """The variety of samples: see :func:`variety`."""
 
     spread: float
     entropy: float
@@ -37,7 +37,7 @@ def variety(samples: np.ndarray, data: np.ndarray, labels: np.ndarray | None, ce
     """Return how far apart samples (M, ...) are, and how evenly they lie over the classes or modes of data (N, ...).
 
     ``spread`` is their mean pairwise distance over that of as many data; ``entropy`` that of the shares of classes (by
-    the 3-nearest-neighbour judge) or of nearest centres, over its largest value, 1 where there are neither.
+    the 3-nearest-neighbour judge) or of nearest centres, over its largest value; 1 without labels and centres.
     """
     count = min(200, len(samples), len(data))
     order = Generator(0, stream="shuffle").permutation(len(data))[:count]
@@ -63,7 +63,7 @@ def _mean_distance(points: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Varied(Event):
-    """How varied the samples of a picture are."""
+    """The variety of a picture's samples."""
 
     variety: Variety
 
@@ -73,7 +73,7 @@ class Varied(Event):
 
 @dataclass(frozen=True)
 class Finding(Event):
-    """What a rule says at a step."""
+    """A rule's finding at a step."""
 
     kind: str
     sentence: str
@@ -81,8 +81,8 @@ class Finding(Event):
 
 STRONG = 0.95  # accuracy of D on both kinds
 DEAD = 0.5  # share of generated samples in the dead zone
-STEADY, RETURNS = 0.5, 0.25  # cosine of successive moves, and way got over way gone
-JUMP, FADED = 100.0, 1e-3  # a gradient's norm over its median, and by itself
+STEADY, RETURNS = 0.5, 0.25  # cosine of successive moves, and distance over path length
+JUMP, FADED = 100.0, 1e-3  # a gradient's norm over its median, and the norm
 COLLAPSED, UNEVEN = 0.35, 0.6  # spread, and entropy
 REFERENCE = 10_000  # samples of the data that variety is judged by
 EARLY = 100  # steps before which variety is not judged
@@ -104,8 +104,7 @@ def _saturated(rows: Columns) -> str | None:
         return None
     return (
         f"{share:.0%} of the generated samples pass less than a hundredth of a unit of gradient to G, whose loss is "
-        "flat there: the saturating one where D is sure of them, the non-saturating and relativistic ones where D is "
-        "fooled"
+        "flat there: the saturating one if D is sure of them, the non-saturating or relativistic one if D is fooled"
     )
 
 
@@ -113,9 +112,9 @@ def _cycling(rows: Columns) -> str | None:
     if len(rows["turn"]) < WINDOW or rows["turn"].mean() < STEADY or rows["progress"][-1] > RETURNS:
         return None
     return (
-        f"the players turn: each move goes on where the last one went (cosine {rows['turn'].mean():.2f}), yet over "
-        f"{WINDOW} rows they got {rows['progress'][-1]:.0%} of the way they went; a penalty (r1), consensus or "
-        "extragradient calms a rotation"
+        f"the players turn: each move continues the last one (cosine {rows['turn'].mean():.2f}), yet over "
+        f"{WINDOW} rows the distance is {rows['progress'][-1]:.0%} of the path; use a penalty (r1), consensus or "
+        "extragradient against a rotation"
     )
 
 
@@ -136,17 +135,17 @@ def _vanishing(rows: Columns) -> str | None:
     if len(norm) < WINDOW or float(np.median(norm)) >= FADED:
         return None
     return (
-        f"G's gradient has a norm of {np.median(norm):.2g}: nothing moves it any more, D tells real from generated "
+        f"G's gradient has a norm of {np.median(norm):.2g}, and G no longer moves: D separates real from generated "
         "without a slope between them, or G has nothing left to learn"
     )
 
 
 @dataclass(frozen=True)
 class Symptom:
-    """A kind of trouble: the rule that looks for it in rows of metrics, and what others need to know of it.
+    """A kind of trouble: its rule on rows of metrics, and how a report shows it.
 
-    ``rule`` is None where samples show it, not rows. ``panel`` names the curve that it is drawn on, ``always`` whether
-    it is reported however short it was. ``means`` says whether the rule means anything in a game.
+    ``rule`` is None for a symptom of samples, not of rows. ``panel`` names the curve that it is drawn on. ``always``:
+    it is reported even if it was short. ``means`` returns whether the rule is meaningful in a game.
     """
 
     rule: Callable[[Columns], str | None] | None
@@ -156,9 +155,9 @@ class Symptom:
 
 
 SYMPTOMS = {
-    # without an absolute zero of the logits, D's accuracy means nothing
+    # without an absolute zero of the logits, D's accuracy is meaningless
     "D too strong": Symptom(_too_strong, "accuracy", means=lambda objective, game: objective.absolute),
-    # where G descends another loss, the slope of the objective's in the logits means nothing
+    # if G descends another loss, the slope of the objective's loss is meaningless
     "G saturated": Symptom(_saturated, "gradient", means=lambda objective, game: game.by_objective),
     "cycling": Symptom(_cycling, "movement"),
     "exploding gradient": Symptom(_exploding, "movement", always=True),
@@ -169,12 +168,12 @@ COLUMNS = ("accuracy_real", "accuracy_fake", "slope_g", "dead_g", "turn", "progr
 
 
 def silent(objective: Objective, game: type[Game]) -> set[str]:
-    """Return the symptoms that mean nothing in a game."""
+    """Return the symptoms that are meaningless in a game."""
     return {name for name, symptom in SYMPTOMS.items() if not symptom.means(objective, game)}
 
 
 def look_at(rows: Sequence[dict[str, float]] | Columns, but: Collection[str] = ()) -> Iterator[Finding]:
-    """Yield what the rules, ``but`` some, say of the last WINDOW rows of metrics: dicts, or arrays by column."""
+    """Yield findings of the rules, ``but`` some, in the last WINDOW rows of metrics: dicts, or arrays by column."""
     if not isinstance(rows, dict):
         rows = {name: np.array([row[name] for row in rows]) for name in ("step", *COLUMNS)} if rows else {}
     last = {name: column[-WINDOW:] for name, column in rows.items()}
@@ -186,7 +185,7 @@ def look_at(rows: Sequence[dict[str, float]] | Columns, but: Collection[str] = (
 
 
 def look_at_variety(found: Variety, step: int, steps: int) -> Finding | None:
-    """Return what the variety of a step's samples says, from a fifth of the run and EARLY steps on: G begins anyhow."""
+    """Return the finding in the variety of a step's samples, if any; none before EARLY steps and a fifth of the run."""
     if step < max(EARLY, steps / 5) or (found.spread >= COLLAPSED and found.entropy >= UNEVEN):
         return None
     what = "makes few things" if found.spread < COLLAPSED else "leaves some of them out"
@@ -194,20 +193,20 @@ def look_at_variety(found: Variety, step: int, steps: int) -> Finding | None:
         step,
         "mode collapse",
         f"the samples are {found.spread:.0%} as far apart as the data, and their classes or modes have "
-        f"{found.entropy:.0%} of the entropy of even ones: G {what}; packs (--pack 2), a penalty, or a smaller "
-        "learning rate of G help",
+        f"{found.entropy:.0%} of the entropy of even ones: G {what}; try packs (--pack 2), a penalty, or a smaller "
+        "learning rate of G",
     )
 
 
 def watched(events: Iterable[Event], data: Dataset, until: int, but: Collection[str] = ()) -> Iterator[Event]:
-    """Pass a run's events on, with :class:`Varied` after every picture and :class:`Finding` after what shows one.
+    """Pass a run's events on, with :class:`Varied` after every picture, and a :class:`Finding` after its evidence.
 
-    Each kind of finding comes once. ``until`` is the last step of the run; ``but`` are rules that stay silent.
+    Each kind of finding comes once. ``until`` is the last step of the run; ``but`` are rules that are not applied.
     """
     part = data.part(REFERENCE)
     reference = part.reference()
     rows: list[dict[str, float]] = []
-    told: set[str] = set()
+    reported: set[str] = set()
     for event in events:
         yield event
         found: list[Finding] = []
@@ -220,8 +219,8 @@ def watched(events: Iterable[Event], data: Dataset, until: int, but: Collection[
             collapse = look_at_variety(seen, event.step, until)
             found = [collapse] if collapse else []
         for finding in found:
-            if finding.kind not in told:
-                told.add(finding.kind)
+            if finding.kind not in reported:
+                reported.add(finding.kind)
                 yield finding
 
 
@@ -241,7 +240,7 @@ def spells(
     steps: int = 0,
     but: Collection[str] = (),
 ) -> list[Spell]:
-    """Return what the rules, ``but`` some, say along a whole run, by the step at which it began."""
+    """Return the spells that the rules, ``but`` some, find in a whole run, by their first step."""
     open_spells: dict[str, Spell] = {}
     done: list[Spell] = []
 

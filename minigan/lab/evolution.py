@@ -1,4 +1,4 @@
-"""A rival of gradient descent for G: children by several objectives, of which the fittest lives on (1803.00657)."""
+"""A rival of gradient descent for G: children by several objectives, of which the fittest survives (1803.00657)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ MUTATIONS: tuple[Objective, ...] = (MINIMAX, NON_SATURATING, LEAST_SQUARES)
 class Evolution(Dynamics):
     """E-GAN with one parent: D takes k steps, then G one step by each mutation, and the fittest child stays.
 
-    Fitness is quality + ``diversity`` · variety (see :meth:`fitness`). ``chosen`` counts how often each mutation won;
-    ``gradients`` all gradient evaluations so far.
+    Fitness is quality + ``diversity`` · variety (see :meth:`fitness`). ``chosen`` counts the wins of each mutation;
+    ``gradients`` counts all gradient evaluations.
     """
 
     game: Game
@@ -40,7 +40,7 @@ class Evolution(Dynamics):
         self.gradients = 0
 
     def step(self, next_real: Draw, noise_d: Draw, noise_g: Draw) -> Step:
-        """Move D, then G by selection; the fitness of all children is judged on one minibatch."""
+        """Move D, then G by selection; one minibatch judges the fitness of all children."""
         for _ in range(self.k):
             real = next_real()
             gradient, d = self.game.discriminator_gradient(real, noise_d())
@@ -63,7 +63,7 @@ class Evolution(Dynamics):
         return Step(d, best[2].losses)
 
     def _bookmark(self) -> Callable[[], None]:
-        """Return a function that brings both players back to where they are now (D's buffers follow its calls)."""
+        """Return a function that restores the present state of both players (calls change D's buffers too)."""
         returns = [player.bookmark() for player in (self.generator, self.discriminator)]
 
         def back() -> None:
@@ -73,7 +73,7 @@ class Evolution(Dynamics):
         return back
 
     def fitness(self, real: Any, z: Any) -> tuple[float, float]:
-        """Return (E σ(D(G(z))), −γ log ‖∇_{θ_D} L_D‖): how real samples look, and how little D is pushed by them."""
+        """Return (E σ(D(G(z))), −γ log ‖∇_{θ_D} L_D‖): how real samples look, and how weakly they push D."""
         fake = self.game.generate(z)
         with no_grad():
             quality = mean(sigmoid(self.game.judge(*fake))).item()

@@ -1,9 +1,8 @@
-"""Better samples from a trained pair without another step of training: D says which samples to keep, or where to go.
+"""Better samples from a trained pair without more training: D says which samples to keep, or where to move.
 
-Where D is calibrated, e^s is the density of the data over that of G. Metropolis–Hastings with G as the proposal
-(MH-GAN, 1811.11357) then samples the data as far as G reaches it, and Langevin steps in latent space (DDLS, 2003.06060)
-follow its gradient through G. Networks may be on any
-device, with the latents they are given; chains are kept on the host.
+If D is calibrated, e^s is the density of the data over that of G. Metropolis–Hastings with G as the proposal (MH-GAN,
+1811.11357) then samples the data within G's support, and Langevin steps in latent space (DDLS, 2003.06060) follow its
+gradient through G. Networks and their latents may be on any device; chains are kept on the host.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ class Calibration:
 def calibrate(real_logits: Any, fake_logits: Any, steps: int = 50) -> Calibration:
     """Fit :class:`Calibration` by logistic regression (Newton's method) on held-out logits of both kinds.
 
-    Equal weight for both kinds, whatever their numbers; logits of any scale and offset, which are taken out first. A
-    thousandth of ridge keeps the slope finite where D tells them all. Where D is worse than nothing, its logits count
-    for nothing: slope and shift are 0.
+    Both kinds have equal weight, whatever their numbers. Logits may have any scale and offset, which are removed first.
+    A ridge of a thousandth keeps the slope finite if D separates all samples. If D is worse than chance, slope and
+    shift are 0.
     """
     kinds = [np.ravel(to_numpy(logits)).astype(np.float64) for logits in (real_logits, fake_logits)]
     s = np.concatenate(kinds)
@@ -67,25 +66,26 @@ def calibrate(real_logits: Any, fake_logits: Any, steps: int = 50) -> Calibratio
 
 
 def logits_of(discriminator: Module, samples: Any) -> np.ndarray:
-    """Return D's logits (N,) of samples (N, ...), by D as it is in inference; ValueError for a D that judges packs."""
+    """Return D's logits (N,) of samples (N, ...), by D in inference; ValueError for a D that judges packs."""
     with no_grad():
         return np.array(to_numpy(_judged(_in_inference(discriminator), samples).data))
 
 
 def _in_inference(player: Module) -> Module:
-    """Return a twin on the same parameters that is in inference: the player itself stays as it is."""
+    """Return a twin in inference on the same parameters; the player does not change."""
     return player.with_parameters(player.parameters()).eval()
 
 
 def _judged(discriminator: Module, samples: Any) -> Tensor:
-    """Return one logit (N,) a sample, which D sees on its own device."""
+    """Return one logit (N,) a sample, from D on its device."""
     array = samples.data if isinstance(samples, Tensor) else samples
     device = next((p.device for p in discriminator.parameters()), device_of(array))
     x = samples if isinstance(samples, Tensor) else Tensor(to_device(array, device))
     found = apply(discriminator, x, None)
     if found.size != len(samples):
         raise ValueError(
-            f"a discriminator with {found.size} logits for {len(samples)} samples cannot judge them singly"
+            f"a discriminator with {found.size} logits for {len(samples)} samples cannot judge them singly: "
+            "use one without packs"
         )
     return found.reshape(-1)
 
@@ -101,9 +101,9 @@ def metropolis_hastings(
 ) -> tuple[np.ndarray, float]:
     """Return (the last states of chains, their share of accepted proposals) (1811.11357).
 
-    One chain for each real sample in ``start`` (N, ...), which is where it begins (and a chain that accepts nothing
-    takes one proposal at last). ``draw(n)`` returns n latents; ``random`` decides: a proposal x′ is taken with
-    probability min(1, (D(x)⁻¹ − 1)/(D(x′)⁻¹ − 1)) = min(1, e^{s′ − s}).
+    One chain begins at each real sample in ``start`` (N, ...); a chain that accepts none takes one more proposal.
+    ``draw(n)`` returns n latents. With ``random`` a proposal x′ is accepted with probability
+    min(1, (D(x)⁻¹ − 1)/(D(x′)⁻¹ − 1)) = min(1, e^{s′ − s}).
     """
     if length < 1:
         raise ValueError(f"metropolis_hastings: length must be at least 1, not {length}")
@@ -117,7 +117,7 @@ def metropolis_hastings(
         there = calibration(logits_of(discriminator, proposals))
         accept = np.log(random.uniform(len(states), dtype=np.float64).numpy() + 1e-300) < there - at
         if step == length:
-            accept = ~moved  # what never left its real sample must not end there
+            accept = ~moved  # a chain that never left its real sample must not end there
         else:
             taken += int(accept.sum())
         states[accept], at[accept] = proposals[accept], there[accept]
@@ -136,7 +136,7 @@ def langevin(
 ) -> np.ndarray:
     """Return G(z) after Langevin steps on E(z) = ½‖z‖² − s(G(z)), from latents (N, latent) (2003.06060).
 
-    z ← z − (ε/2)∇E + √ε·n, n ~ N(0, 1), ε = ``size``; s is the calibrated logit, by D as it is in inference. ValueError
+    z ← z − (ε/2)∇E + √ε·n, n ~ N(0, 1), ε = ``size``; s is the calibrated logit, by D in inference. ValueError
     for a D that judges packs.
     """
     judge = _in_inference(discriminator)

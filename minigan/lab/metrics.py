@@ -45,7 +45,7 @@ def real_floor(data: np.ndarray, splits: int = 10) -> float:
 
 
 def nearest_neighbour_labels(samples: np.ndarray, data: np.ndarray, labels: np.ndarray, k: int = 3) -> np.ndarray:
-    """Return for every sample the label that most of its k nearest data points have (ties: the nearest of them).
+    """Return for every sample the most frequent label of its k nearest data points (ties: the nearest of them).
 
     ``samples`` (M, ...), ``data`` (N, ...), ``labels`` (N,) integers; Euclidean distance in pixels.
     """

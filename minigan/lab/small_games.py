@@ -1,7 +1,7 @@
 """Small games whose behaviour is known in closed form, as ordinary pairs of networks: they test the whole engine.
 
-All are made in float64. A logit is large on real samples, as everywhere here: where a source lets D be large on
-generated ones, the sign of its parameter is turned so that the parameters are the source's.
+All are in float64. A logit is large on real samples, as in all of minigan. If D of the source is large on generated
+ones, the sign of the logit is flipped, so that the parameters are the source's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _parameter(values: Any) -> Tensor:
 
 
 class Shift(Module):
-    """G(z) = θ + s·z: a point where ``scale`` is 0, a Gaussian of that deviation otherwise. z (N, n), θ (n,)."""
+    """G(z) = θ + s·z: a point if ``scale`` is 0, else a Gaussian of that deviation. z (N, n), θ (n,)."""
 
     def __init__(self, theta: Any, scale: float = 0.0) -> None:
         self.theta = _parameter(np.atleast_1d(theta))
@@ -81,7 +81,7 @@ class Square(Module):
 
 @dataclass(frozen=True)
 class SmallGame:
-    """Two networks in float64, the minibatch that stands for all data and noise, and where the game is at rest."""
+    """Two networks in float64, the minibatch that stands for all data and noise, and the equilibrium."""
 
     name: str
     source: str
@@ -121,7 +121,7 @@ def dirac(theta: float = 1.0, psi: float = 1.0, noise: float = 0.0, nodes: int =
 
 
 def bilinear(theta: Any, psi: Any) -> SmallGame:
-    """V(θ, ψ) = θᵀψ with the Wasserstein objective: gradients turn round the equilibrium at 0 (1711.00141)."""
+    """V(θ, ψ) = θᵀψ with the Wasserstein objective: gradients circle the equilibrium at 0 (1711.00141)."""
     theta, psi = np.atleast_1d(theta), np.atleast_1d(psi)
     at_0 = np.zeros((1, theta.size))
     return SmallGame(

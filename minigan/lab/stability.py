@@ -5,9 +5,9 @@ a point of rest,
 
     the flow settles               where every eigenvalue λ of J has Re λ < 0,
     steps w + h·v(w) settle        where h < 2|Re λ|/|λ|² for every λ too: the multipliers 1 + hλ lie inside the circle,
-    other dynamics settle          where the eigenvalues of their own step, made of J, do
+    other dynamics settle          where the eigenvalues of their step, made of J, lie inside the circle
 
-(1706.04156, 1801.04406). J is never written down by hand: a product Jᵀu is one backward pass through the graph of the
+(1706.04156, 1801.04406). J is never derived by hand: a product Jᵀu is one backward pass through the graph of the
 gradient. All is computed in float64, on one minibatch that stands for the data.
 """
 
@@ -34,15 +34,15 @@ DENSE = 2000  # parameters up to which all eigenvalues are computed
 PRODUCTS = 100  # steps of Arnoldi's method beyond that
 BASIS_BYTES = 2**29  # the most memory that its basis may take
 CONVERGED = 1e-3  # of the largest |λ|: the residual below which an eigenvalue counts as found
-NEUTRAL = 1e-7  # of the largest |λ|: what is nearer to 0 is taken as 0
+NEUTRAL = 1e-7  # of the largest |λ|: a smaller eigenvalue counts as 0
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Eigenvalues of J, complex, by falling real part: all of them where ``whole``, else those at the edges.
+    """Eigenvalues of J, complex, by falling real part: all of them if ``whole``, else those at the edges.
 
-    ``residuals`` are ‖Jᵀx − λx‖ for their unit eigenvectors x: 0 where all are computed directly. J is not symmetric:
-    an eigenvalue may be further off than its residual.
+    ``residuals`` are ‖Jᵀx − λx‖ for their unit eigenvectors x: 0 if all are computed directly. J is not symmetric:
+    the error of an eigenvalue may exceed its residual.
     """
 
     eigenvalues: np.ndarray
@@ -61,9 +61,9 @@ class Spectrum:
         return size > NEUTRAL * size.max(initial=0.0)
 
     def largest_step(self) -> float:
-        """Return the h below which steps w + h·v(w) settle, 2|Re λ|/|λ|² at its smallest; 0 where no h does.
+        """Return the h below which steps w + h·v(w) settle, the minimum of 2|Re λ|/|λ|²; 0 if there is none.
 
-        An upper bound where not all eigenvalues are known.
+        An upper bound if not all eigenvalues are known.
         """
         found = self.moving
         if not found.size:
@@ -111,10 +111,10 @@ def _write(value: complex) -> str:
 class Linearised:
     """The gradient field of a game near a point: ``transposed(u)`` is Jᵀu. w = (θ_G, θ_D), flat, in float64.
 
-    The point is where the networks are; they are not changed, and their later moves are not seen. Here the singular
-    vectors of a SpectralNorm are exact and follow its weight, as they nearly do in training.
-    ``real`` (N, ...) and ``z`` (N, latent) are the minibatch. A product costs about two gradients and no forward pass;
-    the graph it walks is held as long as this object.
+    The point is the networks' present parameters, copied; later moves do not affect it. The singular vectors of a
+    SpectralNorm are exact here and follow its weight, as they nearly do in training. ``real`` (N, ...) and ``z``
+    (N, latent) are the minibatch. A product costs about two gradients and no forward pass; this object holds the
+    graph of the gradient.
     """
 
     def __init__(self, game: Game, real: Any, z: Any) -> None:
@@ -156,8 +156,8 @@ class Linearised:
     def spectrum(self, count: int = 10, products: int = PRODUCTS) -> Spectrum:
         """Return all eigenvalues of up to DENSE parameters, else those at the edges by Arnoldi's method.
 
-        These are the ``count`` largest in size, which bound the step, and the ``count`` rightmost, which say whether
-        the flow settles, as far as ``products`` steps of the method found them; the rightmost is kept in any case.
+        These are the ``count`` largest in size, which bound the step, and the ``count`` rightmost, which decide whether
+        the flow settles, if ``products`` steps of the method found them; the rightmost one is always kept.
         """
         if self.size <= DENSE:
             found = np.linalg.eigvals(self.dense())
@@ -176,9 +176,8 @@ class Linearised:
     def radius(self, dynamics: str = "simultaneous", lr_g: Any = 0.1, lr_d: Any = 0.1) -> float:
         """Return the spectral radius of one step of a dynamic: below 1 it settles at this point of rest.
 
-        The rates are numbers, or arrays with a rate for each parameter (:meth:`minigan.optim.Optimizer.rates`). Where
-        all multipliers are known, those of directions in which nothing changes, 1, are left out: 0 if there are no
-        others.
+        The rates are numbers, or arrays with a rate for each parameter (:meth:`minigan.optim.Optimizer.rates`). If
+        all multipliers are known, those of neutral directions, 1, are left out: 0 if there are no others.
         """
         if dynamics not in DYNAMICS:
             raise ValueError(f"unknown dynamics {dynamics!r}: choose from {', '.join(DYNAMICS)}")
@@ -207,7 +206,7 @@ def _in_double(batch: Batch) -> Batch:
 
 
 def _double(player: Module) -> Module:
-    """Return the network in float64 on parameters of its own, on the CPU."""
+    """Return a copy of the network in float64 on the CPU."""
     parameters = [Tensor(p.numpy().astype(np.float64), requires_grad=True) for p in player.parameters()]
     twin = player.with_parameters(parameters)
     twin.load_buffers({name: to_numpy(buffer) for name, buffer in twin.named_buffers().items()})
@@ -228,7 +227,7 @@ def arnoldi(
     """Return (Ritz values, residuals) of a linear map on vectors (size,), from one Krylov space without restarts.
 
     Values at the edges of the spectrum, on every side, come out first and best. Source: Arnoldi 1951. The basis holds
-    products + 1 vectors, fewer where it would take more than BASIS_BYTES.
+    products + 1 vectors, or as many as fit into BASIS_BYTES.
     """
     products = max(2, min(products, size, BASIS_BYTES // (8 * size) - 1))
     basis = np.empty((products + 1, size))
@@ -238,7 +237,7 @@ def arnoldi(
     for k in range(products):
         w = product(basis[k])
         scale = np.linalg.norm(w)
-        for _ in range(2):  # once would leave rounding's part of the earlier directions
+        for _ in range(2):  # twice: after one pass, rounding leaves a part of the earlier directions
             part = basis[: k + 1] @ w
             w = w - part @ basis[: k + 1]
             small[: k + 1, k] += part

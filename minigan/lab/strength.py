@@ -1,8 +1,8 @@
-"""How strong G's gradient is: what one logit passes back, what reaches each layer, and where nothing passes at all.
+"""The strength of G's gradient: at one logit, in each layer, and the dead zone in which it is 0.
 
-G learns through |dL_G/ds| at the logits s = D(G(z)). The saturating loss passes σ(s), which dies where D is sure of
-itself (s ≪ 0), and the non-saturating one 1 − σ(s), which dies where D is fooled (1406.2661, section 3). All numbers
-come from the engine, by differentiating the objectives themselves.
+G learns through |dL_G/ds| at the logits s = D(G(z)). The saturating loss passes σ(s), which vanishes if D is sure of
+itself (s ≪ 0), and the non-saturating one 1 − σ(s), which vanishes if D is fooled (1406.2661, section 3). The engine
+computes all numbers by differentiating the objectives.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from minigan.engine.device import to_numpy
 from minigan.gan.game import Game
 from minigan.gan.objectives import DEAD, Objective, slopes
 
-REACH = 4096.0  # as far as an exact dead zone is looked for
+REACH = 4096.0  # the largest |s| searched for an exact dead zone
 
 
 def dead_share(objective: Objective, logits: Any, real_logits: Any = None) -> float:
@@ -24,9 +24,9 @@ def dead_share(objective: Objective, logits: Any, real_logits: Any = None) -> fl
 
 
 def dead_zone(objective: Objective, dtype: Any = np.float32) -> tuple[float | None, float | None]:
-    """Return the logits below and above which |dL_G/ds| is exactly 0 in this dtype, None where that does not happen.
+    """Return the logits below and above which |dL_G/ds| is exactly 0 in this dtype, None if it never is.
 
-    Looked for up to ±REACH, to a thousandth.
+    The search goes up to ±REACH, to a thousandth.
     """
 
     def alive(s: float) -> bool:

@@ -1,1 +1,1 @@
-"""What a run writes to the disk, and how it is read back."""
+"""Run folders: writing a run to the disk and reading it back."""

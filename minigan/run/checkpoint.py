@@ -1,7 +1,7 @@
 """Checkpoints that are either whole or not there: safetensors with a SHA-256 for every tensor, written atomically.
 
-Written to a temporary file in the same folder, flushed to the disk, renamed, and the folder flushed too: a crash at any
-moment leaves the previous checkpoints as they were. The last two are kept.
+A checkpoint is written to a temporary file in the same folder, flushed to the disk and renamed, and the folder is
+flushed: a crash at any moment leaves the previous checkpoints unchanged. The last two are kept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAME = re.compile(r"step_(\d+)\.safetensors")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be read; the message names the file, and the tensor where one is at fault."""
+    """A checkpoint cannot be read; the message names the file, and the damaged tensor if there is one."""
 
 
 def _digest(array: np.ndarray) -> str:
@@ -43,7 +43,7 @@ def _digest_notes(said: dict[str, str]) -> str:
 def save(folder: Path, step: int, arrays: dict[str, np.ndarray], about: dict[str, str]) -> Path:
     """Write ``arrays`` as folder/step_N.safetensors, with ``about`` as notes, and remove all but the last two.
 
-    OSError names the path where nothing could be written; no temporary file is left behind.
+    OSError names the path that could not be written; no temporary file is left behind.
     """
     from safetensors.numpy import save as to_bytes
 
@@ -52,7 +52,7 @@ def save(folder: Path, step: int, arrays: dict[str, np.ndarray], about: dict[str
     said = {**about, "format": FORMAT}
     content = to_bytes(whole, metadata={**said, "sha256": json.dumps({**digests, NOTES: _digest_notes(said)})})
     folder.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.glob(".step_*.safetensors.*"):  # by a save that was killed
+    for left_over in folder.glob(".step_*.safetensors.*"):  # of a save that was killed
         left_over.unlink(missing_ok=True)
     target = folder / f"step_{step:07d}.safetensors"
     write_atomically(target, content)
@@ -100,7 +100,7 @@ def find(folder: Path) -> list[tuple[int, Path]]:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of one checkpoint; :class:`CheckpointError` where a single bit is wrong."""
+    """Return the arrays of one checkpoint; :class:`CheckpointError` if a single bit is wrong."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -119,7 +119,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     if not isinstance(digests, dict) or digests.pop(NOTES, None) != _digest_notes(said):
         raise CheckpointError(f"{path}: its notes are damaged (their checksum does not match)")
     if set(digests) != set(arrays):
-        raise CheckpointError(f"{path}: its tensors are not those of its list of checksums")
+        raise CheckpointError(f"{path}: its tensors do not match its list of checksums")
     for name, array in arrays.items():
         if digests[name] != _digest(array):
             raise CheckpointError(f"{path}: tensor {name} is damaged (its checksum does not match)")
@@ -135,9 +135,9 @@ def notes(path: Path) -> dict[str, str]:
 
 
 def latest(folder: Path) -> tuple[dict[str, np.ndarray], Path, list[str]]:
-    """Return (arrays, path, complaints): the newest whole checkpoint, and what is wrong with newer ones.
+    """Return (arrays, path, complaints): the newest whole checkpoint, and why newer ones were skipped.
 
-    :class:`CheckpointError` where there is none.
+    :class:`CheckpointError` if there is no whole one.
     """
     complaints: list[str] = []
     for _, path in reversed(find(folder)):

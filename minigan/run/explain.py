@@ -1,4 +1,4 @@
-"""What happened in a run, read from its folder: a paragraph, and a picture of the same."""
+"""Explain a run from its folder: a paragraph and a picture."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from minigan.lab.diagnosis import SYMPTOMS, Spell, Variety, silent, spells
 from minigan.run import pictures, tables
 from minigan.run.folder import RunError
 
-BRIEF = 3  # rows of metrics: what held for fewer, and was over before the run was, is not told
+BRIEF = 3  # rows of metrics: shorter spells that ended before the run are left out
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A run in words, and what they rest on."""
+    """A run in words, and the data behind them."""
 
     config: Config
     metrics: dict[str, np.ndarray]
     varieties: list[tuple[int, Variety]]
     spells: list[Spell]
-    passing: int = 0  # spells that are not told
+    passing: int = 0  # spells that are left out
 
     def text(self, width: int = 100) -> str:
         """Return the paragraph, and a line for every finding."""
@@ -42,8 +42,8 @@ class Explanation:
         if self.passing:
             parts.append(f"Left out: spells of trouble that were over within {BRIEF} rows of metrics ({self.passing}).")
         elif not self.spells:
-            parts.append("None of the rules for trouble spoke.")
-        told = [
+            parts.append("No rule for trouble found any.")
+        findings = [
             textwrap.fill(
                 f"steps {spell.first} to {spell.last}, {spell.kind}: {spell.sentence}",
                 width,
@@ -53,7 +53,7 @@ class Explanation:
             for spell in self.spells
         ]
         head = f"{config.model} on {config.data}, {config.objective}, penalty {config.penalty}, rule {config.rule}."
-        return "\n".join([textwrap.fill(" ".join([head, *parts]), width), *told])
+        return "\n".join([textwrap.fill(" ".join([head, *parts]), width), *findings])
 
     def _fate(self, last: dict[str, np.ndarray]) -> str:
         step = int(self.metrics["step"][-1])
@@ -69,13 +69,11 @@ class Explanation:
         parts = [self._judgement(last["accuracy_real"].mean(), last["accuracy_fake"].mean())]
         if VARIANTS[self.config.rule].kind.by_objective:
             parts.append(f"The mean |dL_G/ds| of generated samples is {last['slope_g'].mean():.2g}.")
-        parts.append(
-            f"The last moves go on in the direction of the ones before with a cosine of {last['turn'].mean():.2f}."
-        )
+        parts.append(f"The cosine between successive moves is {last['turn'].mean():.2f} in the mean of the last rows.")
         return " ".join(parts)
 
     def _judgement(self, real: float, fake: float) -> str:
-        """Return what D's accuracy on both kinds says."""
+        """Return a sentence about D's accuracy on both kinds."""
         if not OBJECTIVES[self.config.objective].absolute:
             return "D's accuracy says nothing under this objective: a constant may be added to all logits."
         if OBJECTIVES[self.config.objective].paired:
@@ -87,18 +85,18 @@ class Explanation:
         elif fake > 0.9 and real < 0.1:
             who = "it takes nearly everything for generated"
         elif real + fake < 1.2:
-            who = "it can hardly tell them apart: G has caught up, or D is weak, which the variety and the samples show"
+            who = "it can hardly tell them apart: G has caught up, or D is weak; the variety and the samples show which"
         else:
             who = "neither player is far ahead"
         return f"D is right on {real:.0%} of real and {fake:.0%} of generated samples: {who}."
 
     def draw(self, path: Path) -> None:
-        """Draw what the rules look at, with the spells in which they spoke, into a PNG file."""
+        """Draw the inputs of the rules, with the spells of their findings, into a PNG file."""
         pictures.diagnosis(self.metrics, [(step, v.spread, v.entropy) for step, v in self.varieties], self.spells, path)
 
 
 def explain(folder: Path) -> Explanation:
-    """Read a run folder; :class:`minigan.run.folder.RunError` where it holds no run, or no metrics of this version."""
+    """Read a run folder; :class:`minigan.run.folder.RunError` if it holds no run, or no metrics of this version."""
     if not (folder / "config.toml").is_file():
         raise RunError(f"{folder} holds no run: it has no config.toml")
     config = Config.from_toml(folder / "config.toml")
@@ -106,7 +104,7 @@ def explain(folder: Path) -> Explanation:
     if not metrics.get("step", np.empty(0)).size:
         raise RunError(f"{folder} has no metrics yet: train first")
     if "slope_g" not in metrics:
-        raise RunError(f"{folder / 'metrics.csv'} was written before diagnosis existed: train anew")
+        raise RunError(f"{folder / 'metrics.csv'} was written before diagnosis existed: train again")
     seen = tables.read(folder / "variety.csv")
     varieties = [
         (int(step), Variety(float(spread), float(entropy)))

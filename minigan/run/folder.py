@@ -1,4 +1,4 @@
-"""A run folder: what a training run writes to the disk, and how it is read back.
+"""A run folder: the files that a training run writes, and how they are read back.
 
 config.toml  metrics.csv  variety.csv  checkpoints/  samples.png  samples/step_*.png  curves.png  training.gif
 (and spectrum.csv, spectrum.png where asked for)
@@ -26,7 +26,7 @@ from minigan.lab.stability import Linearised, Spectrum
 from minigan.random import Generator
 from minigan.run import checkpoint, pictures, tables
 
-JUDGED = 2000  # samples behind the closing figures
+JUDGED = 2000  # samples for the final figures
 
 
 class RunError(ValueError):
@@ -35,22 +35,22 @@ class RunError(ValueError):
 
 @dataclass
 class Run:
-    """A folder and the trainer whose run it holds. Make one with :func:`create` or :func:`reopen`."""
+    """A folder, and the trainer of its run. Make one with :func:`create` or :func:`reopen`."""
 
     folder: Path
     config: Config
     trainer: Trainer
     complaints: list[str]
     last_saved: int = -1
-    stretched: bool = False  # whether schedules end elsewhere than when it began
+    stretched: bool = False  # whether schedules end at another step than at the start of the run
 
     def events(self) -> Iterator[Event]:
-        """Train to ``config.steps``, write as it goes, and pass every event on, with what the diagnosis finds.
+        """Train to ``config.steps``, write every event to the folder, and yield it, with findings of the diagnosis.
 
-        The state is saved when the steps are done, and when the consumer leaves the loop.
+        The state is saved after the last step, and when the consumer leaves the loop.
         """
         until, trainer = int(self.config.steps), self.trainer
-        begun = trainer.steps == 0 and (self.folder / "variety.csv").exists()  # its start is on the disk already
+        begun = trainer.steps == 0 and (self.folder / "variety.csv").exists()  # step 0 is on the disk already
         said_nothing_of = silent(trainer.game.objective, type(trainer.game))
         events = watched(trainer.events(until), trainer.data, until, said_nothing_of)
         event = Event(-1)
@@ -60,7 +60,7 @@ class Run:
                     self._write(event)
                 yield event
         except GeneratorExit:
-            while not isinstance(event, Stepped):  # the step at hand is written whole
+            while not isinstance(event, Stepped):  # write the whole of this step
                 event = next(events)
                 self._write(event)
             self.save()
@@ -68,7 +68,7 @@ class Run:
         self.save()
 
     def train(self) -> None:
-        """Train to ``config.steps``, writing as it goes."""
+        """Train to ``config.steps``, and write every event to the folder."""
         for _ in self.events():
             pass
 
@@ -120,7 +120,7 @@ class Run:
         return pictures.scatter(samples, self.trainer.data.reference(), title)
 
     def finish(self) -> None:
-        """Write samples.png, curves.png and training.gif from what the run left behind."""
+        """Write samples.png, curves.png and training.gif from the files of the run."""
         self.draw(self.trainer.sample(self.trainer.data.shown)).save(self.folder / "samples.png")
         if (self.folder / "metrics.csv").exists():
             metrics = tables.read(self.folder / "metrics.csv")
@@ -130,7 +130,7 @@ class Run:
         pictures.film(sorted((self.folder / "samples").glob("step_*.png")), self.folder / "training.gif")
 
     def judge(self) -> list[str]:
-        """Return sentences that measure 2,000 samples against the data, with the floor that real data sets."""
+        """Return sentences that compare 2,000 samples with the data, and with the floor that real data sets."""
         data = self.trainer.data
         samples = self.trainer.sample(JUDGED)
         if data.centres is not None:
@@ -155,23 +155,23 @@ class Run:
 def create(folder: Path, config: Config, data: Dataset | None = None) -> Run:
     """Start a run in a new or empty folder, on ``data`` or on the data set that the settings name.
 
-    :class:`RunError` where the folder holds something already, OSError where it cannot be written.
+    :class:`RunError` if the folder is not empty, OSError if it cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(
-            f"{folder} exists already and is left as it is: go on with it by --resume, or choose another --out"
+            f"{folder} exists already and is left as it is: continue its run with --resume, or choose another --out"
         )
-    trainer = build(config, data)  # says what is wrong with the settings before anything is written
+    trainer = build(config, data)  # raises for wrong settings before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.write_atomically(folder / "config.toml", config.to_toml().encode())
     return Run(folder, config, trainer, [])
 
 
 def reopen(folder: Path, steps: int | None = None, data: Dataset | None = None) -> Run:
-    """Go back to the newest whole checkpoint of a run; ``steps`` sets a new goal, ``data`` is as for :func:`create`.
+    """Restore the newest whole checkpoint of a run; ``steps`` sets a new goal, ``data`` is as for :func:`create`.
 
-    :class:`RunError` where the folder holds no run, or its settings or its data are others than those of the
-    checkpoint. Nothing is written: see :func:`go_on`.
+    :class:`RunError` if the folder holds no run, or if its settings or data differ from those of the checkpoint.
+    Nothing is written: see :func:`go_on`.
     """
     if not (folder / "config.toml").is_file():
         raise RunError(f"{folder} holds no run: it has no config.toml")
@@ -204,21 +204,21 @@ def _require_the_same(run: Run, notes: dict[str, str], path: Path) -> None:
         was = f"{notes.get('data', 'data without a name')} (sha256 {notes.get('data_sha256', 'unknown')[:12]})"
         raise RunError(
             f"{path.name} was trained on {was}, but the data here is {data.name} (sha256 {data.fingerprint[:12]}): "
-            "give the run its own data back"
+            "use the data that it was trained on"
         )
 
 
 def go_on(run: Run) -> None:
-    """Prepare a reopened run for training: write its goal, and drop what is later than its checkpoint.
+    """Prepare a reopened run for training: write its goal, and delete everything later than its checkpoint.
 
-    So going on gives the same files as never having stopped.
+    A resumed run then writes the same files as an uninterrupted one.
     """
     checkpoint.write_atomically(run.folder / "config.toml", run.config.to_toml().encode())
     for table in tables.TABLES:
         tables.cut(run.folder / table, run.trainer.steps)
     for step, later in checkpoint.find(run.folder / "checkpoints"):
         if step > run.trainer.steps:
-            later.unlink()  # damaged, or it would have been taken: it must not count as one of the last two
+            later.unlink()  # it is damaged, and must not count as one of the last two
     for picture in (run.folder / "samples").glob("step_*.png"):
         if int(picture.stem.removeprefix("step_")) > run.trainer.steps:
             picture.unlink()

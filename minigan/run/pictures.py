@@ -59,7 +59,7 @@ def plain_ticks(axis: Any) -> None:
 
 
 def legend_above(axes: Any, columns: int) -> None:
-    """Put the legend in a row over the panel, at the right, where it covers no line."""
+    """Put the legend in a row above the panel, at the right, so that it covers no line."""
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, fontsize=8, frameon=False, borderaxespad=0.2)
 
 
@@ -101,7 +101,7 @@ def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> 
             losses.axhline(
                 value, color=colour, linestyle=":", linewidth=1.2, label=f"{name} at equilibrium = {value:.3f}"
             )
-    accuracy.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2, label="cannot tell = 0.5")
+    accuracy.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2, label="chance = 0.5")
     positive = any((metrics[key] > 0).any() for key in ("grad_norm_d", "grad_norm_g"))
     tidy(losses, ylabel="loss")
     tidy(accuracy, ylabel="accuracy of D", ylim=(-0.03, 1.03))
@@ -140,7 +140,7 @@ def spectra(rows: dict[str, np.ndarray], path: Path) -> None:
 def diagnosis(
     metrics: dict[str, np.ndarray], varieties: list[tuple[int, float, float]], spells: Sequence[Any], path: Path
 ) -> None:
-    """Draw what the rules of a diagnosis look at, shaded where they spoke, into a PNG file.
+    """Draw the inputs of a diagnosis's rules, shaded over their findings, into a PNG file.
 
     ``varieties`` are (step, spread, entropy), ``spells`` have kind, first and last step.
     """
@@ -148,7 +148,7 @@ def diagnosis(
     accuracy, strength, movement, samples = figure.subplots(4, 1, sharex=True)
     along(accuracy, metrics, {"accuracy_real": "D right on real", "accuracy_fake": "D right on generated"})
     along(strength, metrics, {"slope_g": "mean |dL_G/ds|", "dead_g": "share in the dead zone"})
-    along(movement, metrics, {"turn": "cosine of successive moves", "progress": "way got / way gone"})
+    along(movement, metrics, {"turn": "cosine of successive moves", "progress": "distance / path"})
     if varieties:
         at, spread, entropy = zip(*varieties, strict=True)
         samples.plot(at, spread, "-", color=BLUE, marker="o", markersize=3, label="distance between samples / data")
@@ -160,18 +160,18 @@ def diagnosis(
         axes.axvspan(spell.first, spell.first + width, color="#e8c547", alpha=0.35, linewidth=0)
         at = spell.first, 0.04
         axes.annotate(spell.kind, at, xycoords=("data", "axes fraction"), fontsize=8, color=INK, annotation_clip=True)
-    labels = "accuracy of D", "gradient G gets", "movement", "variety"
+    labels = "accuracy of D", "gradient of G", "movement", "variety"
     for axes, label in zip(figure.axes, labels, strict=True):
         low, high = axes.get_ylim()
         tidy(axes, ylabel=label, ylim=(min(low, -0.05), max(high, 1.05)))
         legend_above(axes, 2)
     samples.set_xlabel("training step")
-    figure.suptitle("What the rules look at; shaded where one spoke")
+    figure.suptitle("Inputs of the rules; shaded: findings")
     figure.savefig(path)
 
 
 def smooth(values: np.ndarray, windows: int = 30) -> np.ndarray:
-    """Return a centred running mean, shorter at the ends; ``windows`` of its windows make up the run."""
+    """Return a centred running mean, shorter at the ends; its window is the run over ``windows``."""
     half = len(values) // (2 * windows)
     total = np.concatenate([[0.0], np.cumsum(values)])
     low = np.maximum(np.arange(len(values)) - half, 0)

@@ -1,4 +1,4 @@
-"""The tables of a run: CSV files that grow by a row at a time, and that a crash leaves readable."""
+"""The tables of a run: CSV files that grow by one row at a time and stay readable after a crash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLES = ("metrics.csv", "variety.csv", "spectrum.csv")  # all have the step in 
 
 
 def append(path: Path, row: dict[str, float]) -> None:
-    """Add a row of numbers, under a heading of their names where the table begins."""
+    """Add a row of numbers; a new table begins with a heading of their names."""
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -24,10 +24,10 @@ def append(path: Path, row: dict[str, float]) -> None:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Return the columns of a table by name, without a row that was cut short: no columns where there is no table."""
+    """Return the columns of a table by name, without an unfinished last row; no columns without a table."""
     if not path.is_file():
         return {}
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # the text after the last line's end was never finished
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # text after the last newline is unfinished
     names, *rows = list(csv.reader(lines)) or [[]]
     whole = [row for row in rows if len(row) == len(names)]
     columns = np.array(whole, dtype=np.float64).reshape(len(whole), len(names))

@@ -1,7 +1,7 @@
-"""Small, seeded, honest experiments: each leaves a table, a figure, its protocol, and what it does not show."""
+"""Small, seeded experiments: each writes a table, a figure, its protocol and its limits."""
 
 from minigan.studies import dirac, helvetica, rivals, stability, strength
-from minigan.studies.report import Budget, Result, Study, cell, timed, told, write
+from minigan.studies.report import Budget, Result, Study, cell, summary, timed, write
 from minigan.studies.sweeps import SWEEPS
 
 STUDIES: dict[str, Study] = {
@@ -16,4 +16,4 @@ STUDIES: dict[str, Study] = {
     )
 }
 
-__all__ = ["STUDIES", "Budget", "Result", "Study", "cell", "timed", "told", "write"]
+__all__ = ["STUDIES", "Budget", "Result", "Study", "cell", "summary", "timed", "write"]

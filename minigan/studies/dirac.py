@@ -45,7 +45,7 @@ def make(rule: str, theta: float, psi: float) -> tuple[SmallGame, Game]:
 
 
 def play(rule: str, scheme: type[Dynamics], steps: int, h: float = STEP) -> np.ndarray:
-    """Return the points (steps + 1, 2) that gradient descent of step h takes from (1, 1)."""
+    """Return the points (steps + 1, 2) of gradient descent with step h from (1, 1)."""
     small, game = make(rule, 1.0, 1.0)
     return small.play(scheme(game, *make_players(game, lambda p: SGD(p, h))), steps)
 
@@ -61,25 +61,25 @@ def field(rule: str, grid: np.ndarray) -> np.ndarray:
 
 
 def reading(table: Table) -> str:
-    """Say which rules turn without damping, and which ended near, about as far as they began, or far."""
+    """Return which rules turn without damping, and which ended near, at about the starting distance, or far."""
     began = np.hypot(1, 1)
     turning = [row[0] for row in table.rows if abs(row[1].real) <= NEUTRAL * abs(row[1])]
-    told = [f"Eigenvalues are imaginary, so that nothing damps the flow near rest, under {listed(turning)}."]
+    parts = [f"Eigenvalues are imaginary, so that nothing damps the flow near rest, under {listed(turning)}."]
     for column, scheme in ((5, "simultaneous"), (6, "alternating")):
         share = {row[0]: row[column] / began for row in table.rows}
         far = [rule for rule, left in share.items() if left > 1.1]
         about = [rule for rule, left in share.items() if 0.01 < left <= 1.1]
-        told.append(
+        parts.append(
             f"After {scheme} steps {listed(far, 'no rule')} had gone outwards, and {listed(about, 'no rule')} had kept "
             "a hundredth of the distance or more; all others settled."
         )
     nearest = min(table.rows, key=lambda row: row[6])
-    told.append(f"The nearest of all by alternating steps is {nearest[0]}, at {nearest[6]:.2g}.")
-    return " ".join(told)
+    parts.append(f"The nearest of all by alternating steps is {nearest[0]}, at {nearest[6]:.2g}.")
+    return " ".join(parts)
 
 
 def run(budget: Budget) -> Result:
-    """Play every rule both ways, and linearise it where it rests."""
+    """Play every rule both ways, and linearise it at rest."""
     table = Table(
         f"Dirac-GAN from (1, 1), h = {STEP}, {STEPS} steps",
         ["rule", "eigenvalues at 0", "largest stable step", "radius, simultaneous", "radius, alternating",
@@ -87,7 +87,7 @@ def run(budget: Budget) -> Result:
     )  # fmt: skip
     paths = {}
     for number, rule in enumerate(RULES, 1):
-        budget.tell(f"{rule} ({number} of {len(RULES)})")
+        budget.report(f"{rule} ({number} of {len(RULES)})")
         small, game = make(rule, 0.0, 0.0)
         near = Linearised(game, small.real, small.z)
         spectrum = near.spectrum()
@@ -125,8 +125,8 @@ def run(budget: Budget) -> Result:
         draw,
         f"Data at 0, G(z) = θ, logit −ψx, all in float64. Gradient descent of step {STEP} for {STEPS} steps from (1, "
         "1), both players at once or D first. Eigenvalues are those of the gradient field's Jacobian at 0, by "
-        "backward passes through the gradient; nothing is typed in. Instance noise is 256 midpoints of a Gaussian, "
-        "of its variance exactly.",
+        "backward passes through the gradient, not from formulas. Instance noise is 256 midpoints of a Gaussian, "
+        "with exactly its variance.",
         reading(table),
         "One number a player: nothing about networks, minibatches or how good samples look.",
     )

@@ -1,4 +1,4 @@
-"""Mode collapse on mixtures in the plane, the Helvetica scenario of 1406.2661: what brings it, and what helps."""
+"""Mode collapse on mixtures in the plane, the Helvetica scenario of 1406.2661: its causes and remedies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "WGAN-GP": {"objective": "wasserstein", "penalty": "wgan-gp", "gamma": 0.1},
 }
 FINAL_SEEDS = 5
-POOR = 0.1  # share of high quality below which samples are of no mode in particular
+POOR = 0.1  # share of high quality below which samples belong to no mode
 
 
 def floors(name: str) -> dict[str, dict[str, float]]:
@@ -38,14 +38,14 @@ def floors(name: str) -> dict[str, dict[str, float]]:
 
 
 def centres(name: str) -> np.ndarray:
-    """Return where the modes of a mixture are, (K, 2)."""
+    """Return the centres of a mixture's modes, (K, 2)."""
     found = load(name).centres
     assert found is not None
     return found
 
 
 def collapsed(outcomes: dict[str, dict[str, list[Outcome]]]) -> str:
-    """Say which recipes make good samples of some modes alone, and which are too poor to be told collapsed or not."""
+    """Return which recipes make good samples of some modes only, and which are too poor to judge."""
     sharp, poor = [], []
     for name, found in outcomes.items():
         figures, total = figures_of(found), len(centres(name))
@@ -55,14 +55,14 @@ def collapsed(outcomes: dict[str, dict[str, list[Outcome]]]) -> str:
                 poor.append(f"{recipe} on the {name}")
             elif modes < 0.9 * total:
                 sharp.append(f"{recipe} on the {name} ({quality:.0%}, {modes:.3g} of {total} modes)")
-    told = f"Good samples of some modes alone, which is the collapse: {listed(sharp)}."
+    sentences = f"Good samples of some modes alone, which is the collapse: {listed(sharp)}."
     if poor:
-        told += f" Below {POOR:.0%} of high quality, and so not to be told collapsed or not: {listed(poor)}."
-    return told
+        sentences += f" Below {POOR:.0%} of high quality, too poor to judge a collapse: {listed(poor)}."
+    return sentences
 
 
 def run(budget: Budget) -> Result:
-    """Train every recipe on ring and grid, and the default settings of the ring for as long as they ask."""
+    """Train every recipe on ring and grid, and the default settings of the ring for their number of steps."""
     outcomes: dict[str, dict[str, list[Outcome]]] = {}
     for name, steps in STEPS.items():
         base = replace(Config.preset(name), penalty="none", width=32, batch_size=128, device="cpu")
@@ -74,7 +74,7 @@ def run(budget: Budget) -> Result:
     final = []
     preset = replace(Config.preset("ring"), device="cpu")
     for seed in range(FINAL_SEEDS):
-        budget.tell(f"ring, default settings, seed {seed + 1} of {FINAL_SEEDS}")
+        budget.report(f"ring, default settings, seed {seed + 1} of {FINAL_SEEDS}")
         final.append(train(replace(preset, seed=seed, log_every=1000, steps=budget.steps(int(preset.steps)))))
 
     tables, below = [], {name: floors(name) for name in outcomes}
@@ -133,7 +133,7 @@ def run(budget: Budget) -> Result:
         f"{min(r.figures['modes'] for r in final):.0f} of 8 modes at least in every one of {FINAL_SEEDS} seeds, with "
         f"at least {worst:.1%} of high quality. Count alone is no measure: uniform noise finds {noise['modes']:.0f} of "
         f"25 modes with {noise['high quality']:.1%} of high quality.",
-        "Two-dimensional mixtures of equal modes; short runs, in which what is slow looks poor, on the grid above all; "
+        "Two-dimensional mixtures of equal modes; short runs, in which slow recipes look poor, above all on the grid; "
         "recipes were not tuned one by one.",
     )
 

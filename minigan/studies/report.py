@@ -1,4 +1,4 @@
-"""What a study is and what it leaves behind: tables, a figure, and the protocol that they rest on."""
+"""Studies and their reports: tables, a figure and the protocol behind them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.20
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a study may take: ``scale`` multiplies training steps, ``seeds`` are the runs of every setting."""
+    """The size of a study: ``scale`` multiplies training steps, ``seeds`` are the runs of every setting.
+
+    A study calls ``report`` with its progress.
+    """
 
     seeds: int = 3
     scale: float = 1.0
-    tell: Callable[[str], None] = lambda what: None
+    report: Callable[[str], None] = lambda what: None
 
     def steps(self, count: int) -> int:
         """Return a number of steps at this scale."""
@@ -48,7 +51,7 @@ class Table:
 
 @dataclass
 class Result:
-    """What a study found. ``draw`` writes the figure to a path."""
+    """The results of a study. ``draw`` writes the figure to a path."""
 
     tables: list[Table]
     draw: Callable[[Path], None]
@@ -59,12 +62,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Study:
-    """A question, and the function that looks for the answer within a budget."""
+    """A question, and the function that answers it within a budget."""
 
     name: str
     question: str
     run: Callable[[Budget], Result]
-    seeds: int = 3  # unless asked otherwise; 1 where nothing is random
+    seeds: int = 3  # by default; 1 if nothing is random
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,12 @@ class Interval:
 
 
 def brief(value: float, digits: int = 3) -> str:
-    """Return a number rounded to some digits, without an exponent as long as people would write it so."""
+    """Return a number rounded to some digits, with an exponent only if it is very large or small."""
     return f"{float(f'{value:.{digits}g}'):g}"
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Return the mean of one number a seed, and how far off it may be."""
+    """Return the mean and 95% interval of one number a seed."""
     array = np.asarray(values, np.float64)
     if len(array) < 2 or not np.isfinite(array).all():
         return Interval(float(array.mean()) if len(array) else math.nan, math.nan)
@@ -95,13 +98,13 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def listed(names: Sequence[str], none: str = "none") -> str:
-    """Return names as a sentence lists them."""
+    """Return names as a list within a sentence."""
     *most, last = names or [none]
     return f"{', '.join(most)} and {last}" if most else last
 
 
 def cell(value: Any) -> str:
-    """Return a cell as it is printed."""
+    """Return a cell as text."""
     if isinstance(value, complex | np.complexfloating):
         return f"{value.real:.4g}" if value.imag == 0 else f"{value.real:.4g} ± {abs(value.imag):.4g}i"
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
@@ -127,7 +130,7 @@ def write(study: Study, result: Result, folder: Path, seconds: float, budget: Bu
     return [*made, folder / "figure.png", folder / "protocol.md"]
 
 
-def told(result: Result, width: int) -> str:
+def summary(result: Result, width: int) -> str:
     """Return the reading and its limits as paragraphs."""
     return "\n".join(textwrap.fill(text, width) for text in (result.reading, "It does not show: " + result.limits))
 

@@ -22,9 +22,9 @@ from minigan.studies.report import Budget, Result, Study, Table, interval
 from minigan.studies.sweeps import SAMPLES, judge
 
 STEPS = 1600  # of gradient descent: two gradients each
-SHARE = 0.7  # of its budget that a sampled pair is trained for
+SHARE = 0.7  # of the budget that trains the pair for the chains
 DATA = "ring"
-MOST = 1_000_000  # steps, where only the seconds count
+MOST = 1_000_000  # steps, if only the seconds count
 PAIR = f"the pair that chains begin with ({SHARE:.0%})"
 
 
@@ -45,7 +45,7 @@ def train(config: Config, gradients: float, seconds: float, evolve: bool = False
 def chains(
     trainer: Trainer, seed: int, count: int, way: str, price: dict[tuple[str, str], list[float]]
 ) -> dict[str, np.ndarray]:
-    """Return samples of the pair by Metropolis–Hastings and by Langevin, and note what they cost."""
+    """Return samples of the pair by Metropolis–Hastings and by Langevin, and note their cost."""
     generator, discriminator = trainer.averaged_generator(), trainer.game.discriminator
     noise, held_out = Generator(seed, stream="sample", step=10), trainer.data.reference()[-count:]
 
@@ -68,7 +68,7 @@ def chains(
 
 
 def run(budget: Budget) -> Result:
-    """Give every rival the gradients, and then the seconds, that gradient descent took."""
+    """Give every rival the gradients of gradient descent, and then its seconds."""
     steps, data = budget.steps(STEPS), load(DATA)
     base = replace(Config.preset(DATA), device="cpu", width=32, steps=steps, lr_schedule="constant", ema=0.98)
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
@@ -82,24 +82,24 @@ def run(budget: Budget) -> Result:
     train(replace(base, steps=4), 16, 60.0)  # kernels are compiled before anything is timed
     for seed in range(budget.seeds):
         config = replace(base, seed=seed)
-        budget.tell(f"seed {seed + 1} of {budget.seeds}: gradient descent")
+        budget.report(f"seed {seed + 1} of {budget.seeds}: gradient descent")
         trainer, spent, seconds = train(config, 2 * steps, np.inf)
         samples = trainer.sample(SAMPLES)
         for way in ("gradients", "seconds"):
             note(way, "gradient descent", samples, spent, seconds)
         limits: tuple[float, float]
         for way, limits in (("gradients", (spent, np.inf)), ("seconds", (np.inf, seconds))):
-            budget.tell(f"seed {seed + 1} of {budget.seeds}: evolution for the same {way}")
+            budget.report(f"seed {seed + 1} of {budget.seeds}: evolution for the same {way}")
             evolved, count, took = train(config, limits[0], limits[1], evolve=True)
             note(way, "evolution", evolved.sample(SAMPLES), count, took)
-            budget.tell(f"seed {seed + 1} of {budget.seeds}: chains on a pair trained for {SHARE:.0%} of the {way}")
+            budget.report(f"seed {seed + 1} of {budget.seeds}: chains on a pair trained for {SHARE:.0%} of the {way}")
             short, count, took = train(config, SHARE * limits[0], SHARE * limits[1])
             note(way, PAIR, short.sample(SAMPLES), count, took)
             for rival, samples in chains(short, seed, SAMPLES, way, price).items():
                 note(way, rival, samples, count, took)
 
     table = Table(
-        f"{DATA}: everyone has what gradient descent took",
+        f"{DATA}: every rival has the budget of gradient descent",
         ["same", "rival", "modes", "high quality", "reverse KL", "gradients of training", "training, s", "sampling, s"],
     )
     for (way, rival), row in found.items():
@@ -132,14 +132,14 @@ def run(budget: Budget) -> Result:
         "non-saturating and least squares, fitness E σ(D(G(z))) + .05 · (−log ‖∇L_D‖); a gradient of fitness counts "
         f"as one. Chains: a pair trained for {SHARE:.0%} of the price; D calibrated by Platt's scaling on the last "
         f"{SAMPLES:,} data points (seen in training too); 60 proposals for each of {SAMPLES:,} chains, or 60 Langevin "
-        f"steps of .01; their own seconds are in the last column. {budget.seeds} seeds, means with 95% intervals.",
+        f"steps of .01; the last column has their seconds. {budget.seeds} seeds, means with 95% intervals.",
         f"For the same gradients, evolution has {values('gradients', 'evolution'):.0%} of high quality where gradient "
         f"descent has {values('gradients', 'gradient descent'):.0%}; for the same seconds "
         f"{values('seconds', 'evolution'):.0%}. Chains bring the pair's {values('gradients', PAIR):.0%} to "
         f"{values('gradients', 'Metropolis–Hastings'):.0%} (Metropolis–Hastings) and "
         f"{values('gradients', 'Langevin'):.0%} (Langevin), without a step of training.",
-        "One mixture in the plane and one size of network. Chains pay for every sample, training once; which is "
-        "cheaper depends on how many samples are wanted. Evolution had one parent; a population may do more.",
+        "One mixture in the plane and one size of network. Chains pay for every sample, training once, so "
+        "the cheaper one depends on the number of samples. Evolution had one parent; a population may do more.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Spectra against what training does: small games for every optimiser, and the digits GAN as it trains."""
+"""Spectra against training: small games for every optimiser, and the digits GAN as it trains."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Look:
 
     @property
     def leaves(self) -> bool:
-        """Whether an eigenvalue that is known well enough lies right of 0."""
+        """Whether an eigenvalue with a small residual lies right of 0."""
         return self.spectrum.verdict().startswith("unstable")
 
 
@@ -75,7 +75,7 @@ def small_games(budget: Budget) -> tuple[Table, dict[str, list[complex]]]:
     )  # fmt: skip
     dots: dict[str, list[complex]] = {term: [] for term in TERMS}
     for (name, make_game), objective, (term, (kind, penalties)) in product(GAMES.items(), OBJECTIVES, TERMS.items()):
-        budget.tell(f"{name}, {objective.name}, {term}")
+        budget.report(f"{name}, {objective.name}, {term}")
         small = make_game(False)
         near = Linearised(kind(small.generator, small.discriminator, objective, penalties), small.real, small.z)
         spectrum = near.spectrum()
@@ -93,13 +93,13 @@ def small_games(budget: Budget) -> tuple[Table, dict[str, list[complex]]]:
 
 
 def digits_gan(budget: Budget) -> dict[tuple[str, int], list[Look]]:
-    """Return what the digits GAN looks like along its training: {(penalty, step): one a seed}."""
+    """Return spectra of the digits GAN along its training: {(penalty, step): one a seed}."""
     found: dict[tuple[str, int], list[Look]] = {}
     for seed, penalty in product(range(budget.seeds), ("r1", "none")):
         trainer = build(Config(device="cpu", penalty=penalty, width=WIDTH, seed=seed))
         z = Generator(seed, stream="sample", step=5).normal((64, trainer.latent))
         for mark in sorted({budget.steps(mark) for mark in MARKS}):
-            budget.tell(f"digits, seed {seed + 1} of {budget.seeds}, penalty {penalty}, to step {mark}")
+            budget.report(f"digits, seed {seed + 1} of {budget.seeds}, penalty {penalty}, to step {mark}")
             trainer.train(mark)
             near = Linearised(trainer.game, trainer.data.reference()[:64], z)
             look = Look(near.spectrum(products=PRODUCTS), float(np.linalg.norm(near.field)))
@@ -125,7 +125,7 @@ def digits_table(looks: dict[tuple[str, int], list[Look]]) -> Table:
 
 
 def reading(small: Table, looks: dict[tuple[str, int], list[Look]]) -> str:
-    """Say how often the radius at rest foretold what gradient descent did, and where the digits GAN was unstable."""
+    """Return how often the radius at rest predicted gradient descent, and where the digits GAN was unstable."""
     parts = []
     for label in OPTIMISERS:
         rows = [row for row in small.rows if row[6] == label]
@@ -134,12 +134,12 @@ def reading(small: Table, looks: dict[tuple[str, int], list[Look]]) -> str:
         if label.startswith("SGD"):
             right = sum(left < 1 for left in below) + sum(left >= 1 for left in above)
             parts.append(
-                f"{label} ended nearer than it began where the radius at rest is below 1, and no nearer where it is "
-                f"not, in {right} of {len(rows)} settings."
+                f"{label} ended nearer than it began if the radius at rest is below 1, and no nearer if not, in {right} "
+                f"of {len(rows)} settings."
             )
         else:
             ends = [_between(group) for group in (below, above)]
-            parts.append(f"{label} ended at {ends[0]} of where it began with a radius below 1, at {ends[1]} above.")
+            parts.append(f"{label} ended at {ends[0]} of its first distance with a radius below 1, at {ends[1]} above.")
     for name in GAMES:
         settling: dict[str, list[str]] = {term: [] for term in TERMS}
         for row in small.rows:
@@ -151,8 +151,8 @@ def reading(small: Table, looks: dict[tuple[str, int], list[Look]]) -> str:
         found = [look for (p, _), all_ in looks.items() for look in all_ if p == penalty]
         parts.append(
             f"The digits GAN with penalty {penalty}: ‖v‖ from {_between([look.speed for look in found])}, so not at "
-            f"rest; an eigenvalue right of 0, by which nearby points part, in {sum(look.leaves for look in found)} of "
-            f"{len(found)} spectra."
+            f"rest; an eigenvalue right of 0, so that nearby points diverge, in {sum(look.leaves for look in found)} "
+            f"of {len(found)} spectra."
         )
     return " ".join(parts)
 
@@ -200,10 +200,10 @@ def run(budget: Budget) -> Result:
         f"one minibatch of 64, Arnoldi's method with {PRODUCTS} products; {budget.seeds} seeds, means with 95% "
         "intervals.",
         reading(small_table, looks),
-        "A spectrum belongs to one point and one minibatch, and says nothing of far away. Adaptive optimisers change "
-        "their scale as they go, so their radius is a snapshot; near rest their steps do not shrink with the "
+        "A spectrum belongs to one point and one minibatch, and says nothing about distant points. Adaptive optimisers "
+        "change their scale as they go, so their radius is a snapshot; near rest their steps do not shrink with the "
         "gradient, and they hover.",
     )
 
 
-STUDY = Study("stability", "Does the spectrum at rest foretell what training does?", run)
+STUDY = Study("stability", "Does the spectrum at rest predict training?", run)

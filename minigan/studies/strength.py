@@ -1,4 +1,4 @@
-"""How much gradient each objective leaves G where it is poor: in a formula, and in a real early generator."""
+"""The gradient that each objective leaves a poor G: by formula, and measured on an untrained generator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from minigan.studies.figures import COLOURS, DASHES, MARKERS, new_figure, tidy
 from minigan.studies.report import Budget, Result, Study, Table, brief, interval, listed
 
 LOGITS = (4, 0, -3, -5, -10)
-STEPS = 150  # of D alone: G stays as it was made
+STEPS = 150  # of D alone: G is not trained
 LINES = {  # in the figure; on the left the relativistic slope, against a real logit of 0, is the non-saturating one
     "minimax": "minimax",
     "non-saturating": "non-saturating",
@@ -29,7 +29,7 @@ LINES = {  # in the figure; on the left the relativistic slope, against a real l
 
 
 def run(budget: Budget) -> Result:
-    """Tabulate |dL_G/ds|, and measure what reaches each layer of an untrained G while D learns to tell it."""
+    """Tabulate |dL_G/ds|, and measure the gradient of each layer of an untrained G while D learns."""
     formula = Table("|dL_G/ds| of one generated sample", ["s", "D", "saturating", "non-saturating", "ratio"])
     for s in LOGITS:
         logit = np.array([float(s)])
@@ -57,7 +57,7 @@ def run(budget: Budget) -> Result:
         z = Generator(seed, stream="sample").normal((64, trainer.latent))
         for step in range(steps + 1):
             if step in marks:
-                budget.tell(f"seed {seed + 1} of {budget.seeds}, step {step} of {steps}")
+                budget.report(f"seed {seed + 1} of {budget.seeds}, step {step} of {steps}")
                 found = game.losses(real, z)[0]
                 logits_seen.setdefault(step, []).append(float(found.fake_logits.data.mean()))
                 for name, objective in OBJECTIVES.items():
@@ -106,7 +106,7 @@ def run(budget: Budget) -> Result:
         left.set_ylim(2e-5, 20)
         left.axhline(DEAD, color="#9a9a9a", linewidth=1)
         left.annotate("dead zone below", (-9.8, DEAD * 1.15), fontsize=8, color="#555555")
-        tidy(left, xlabel="logit s of a generated sample", ylabel="|dL_G/ds|", title="what one sample passes back")
+        tidy(left, xlabel="logit s of a generated sample", ylabel="|dL_G/ds|", title="gradient of one sample")
         right.set_yscale("log")
         tidy(right, xlabel="steps of D, G untrained", ylabel="‖∇L_G‖ over all of G", title="measured on digits")
         right.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1))
@@ -121,14 +121,14 @@ def run(budget: Budget) -> Result:
         [formula, zones, measured, by_layer],
         draw,
         "Slopes are derivatives of the objectives by the engine. The measured part: the default DCGAN on digits, G "
-        f"as it is initialised, D trained alone for {steps} steps of Adam at 1e-3 with the non-saturating (= minimax) "
+        f"as initialised, D trained alone for {steps} steps of Adam at 1e-3 with the non-saturating (= minimax) "
         f"loss and no penalty, batch 64; then ‖∇L_G‖ under every objective on one minibatch of 64. {budget.seeds} "
         "seeds, means with 95% intervals.",
         f"After {marks[-1]} steps of D the non-saturating loss leaves G {brief(strong / max(weak, 1e-30))} times the "
         f"gradient of the saturating one. By the formula their ratio is {ratios}. However far out the logit, "
         f"|dL_G/ds| is not 0 in either precision under {listed(never)}.",
         "A larger gradient is not a better one: direction and noise count too. D was trained by one loss, not by "
-        "each objective's own; no G was trained.",
+        "each objective's loss; no G was trained.",
     )
 
 

@@ -1,4 +1,4 @@
-"""One setting changed at a time, all else equal: the training runs behind most questions of a learner."""
+"""One setting changed at a time, all else equal: training runs for common questions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLES = 2000
 
 @dataclass
 class Outcome:
-    """What one run came to: its figures by name, its rows of metrics, and its training in seconds and steps."""
+    """The outcome of one run: its figures by name, its rows of metrics, and its training in seconds and steps."""
 
     figures: dict[str, float]
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -48,7 +48,7 @@ def judge(data: Dataset, samples: np.ndarray | None) -> dict[str, float]:
 
 
 def train(config: Config) -> Outcome:
-    """Train a run in memory and judge it; one that diverges is judged as the worst."""
+    """Train a run in memory and judge it; a run that diverges counts as the worst."""
     trainer, rows = build(config), []
     samples: np.ndarray | None = None
     began = time.perf_counter()
@@ -67,10 +67,10 @@ def sweep(base: Config, settings: dict[str, dict[str, Any]], budget: Budget, ste
     """Train every setting (changes of ``base`` by name) with every seed."""
     found: dict[str, list[Outcome]] = {name: [] for name in settings}
     total = len(settings) * budget.seeds
-    for seed in range(budget.seeds):  # seed by seed, so that what the machine does meanwhile falls on all settings
+    for seed in range(budget.seeds):  # seed by seed, so that other load on the machine affects all settings alike
         for name, changes in settings.items():
             number = sum(map(len, found.values())) + 1
-            budget.tell(f"run {number} of {total}: {name}, seed {seed}")
+            budget.report(f"run {number} of {total}: {name}, seed {seed}")
             changes = dict(changes)
             share = changes.pop("share", 1.0)  # of the steps
             given = {"steps": round(share * budget.steps(steps)), "log_every": max(1, round(10 * share)), **changes}
@@ -111,7 +111,7 @@ def seconds_of(outcomes: dict[str, list[Outcome]]) -> dict[str, Interval]:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A study made of one setting: what is changed from what, and how it is read."""
+    """A study of one setting: the base, the changes, and the function that reads the outcomes."""
 
     name: str
     question: str
@@ -121,7 +121,7 @@ class Sweep:
     steps: int
     read: Reader
     limits: str
-    positions: Sequence[float] = ()  # of the settings on the axis, rising, where they are numbers
+    positions: Sequence[float] = ()  # of numeric settings on the axis, rising
 
     def run(self, budget: Budget) -> Result:
         """Train everything; draw figures over the setting, and D's accuracy along the runs."""
@@ -145,7 +145,7 @@ class Sweep:
         return Result([table_of(title, self.axis, outcomes)], draw, protocol, self.read(outcomes), self.limits)
 
     def _draw_figures(self, axes: Any, outcomes: dict[str, list[Outcome]]) -> None:
-        """Draw what came out over the setting."""
+        """Draw the figures over the setting."""
         data = load(self.base.data)
         shown = "high quality" if data.centres is not None else "Fréchet distance"
         values, most = figures_of(outcomes)[shown], 1.0 if data.centres is not None else None
@@ -168,7 +168,7 @@ class Sweep:
         tidy(axes, xlabel=self.axis, ylabel=unit)
 
     def _draw_accuracy(self, axes: Any, outcomes: dict[str, list[Outcome]]) -> None:
-        """Draw the accuracy of D along the runs, the mean over seeds; over shares of them where lengths differ."""
+        """Draw the accuracy of D along the runs, the mean over seeds; over shares of the run if lengths differ."""
         shares = any("share" in changes for changes in self.settings.values())
         for number, (setting, runs) in enumerate(outcomes.items()):
             both = [run.accuracy() for run in runs]
@@ -193,35 +193,35 @@ Reader = Callable[[dict[str, list[Outcome]]], str]
 
 
 def best(figure: str, least: bool = True) -> Reader:
-    """Return a reader that names the best setting, and those that its interval does not tell from it."""
+    """Return a reader that names the best setting, and those whose intervals overlap with it."""
 
     def read(outcomes: dict[str, list[Outcome]]) -> str:
         values = figures_of(outcomes)[figure]
         whole = {name: value for name, value in values.items() if np.isfinite(value.mean)}
         lost = [name for name in values if name not in whole]
-        told = f"{listed(lost)} had no finite {figure} in some run. " if lost else ""
+        text = f"{listed(lost)} had no finite {figure} in some run. " if lost else ""
         if not whole:
-            return told.rstrip()
+            return text.rstrip()
         first = (min if least else max)(whole, key=lambda name: whole[name].mean)
         top = whole[first]
-        told += f"Best by {figure}: {first} ({top})"
+        text += f"Best by {figure}: {first} ({top})"
         near = [name for name, value in whole.items() if name != first and not _apart(value, top)]
         if near:
-            return f"{told}; {listed(near)} cannot be told from it with these seeds."
+            return f"{text}; {listed(near)} cannot be distinguished from it with these seeds."
         if len(whole) == 1:
-            return f"{told}, the only one that can be judged."
-        return f"{told}, apart from all others by more than the intervals."
+            return f"{text}, the only one that can be judged."
+        return f"{text}, apart from all others by more than the intervals."
 
     return read
 
 
 def _apart(a: Interval, b: Interval) -> bool:
-    """Return whether two means differ by more than both half-widths: never where one has no interval."""
+    """Return whether two means differ by more than the sum of half-widths; never if one has no interval."""
     return bool(abs(a.mean - b.mean) > np.nan_to_num(a.half, nan=np.inf) + np.nan_to_num(b.half, nan=np.inf))
 
 
 def in_what_time(outcomes: dict[str, list[Outcome]]) -> str:
-    """Read the best by Fréchet distance, and between what times all settings took."""
+    """Return the best by Fréchet distance, and the range of training times."""
     seconds = seconds_of(outcomes)
     quick, slow = (choose(seconds, key=lambda name: seconds[name].mean) for choose in (min, max))
     return (
@@ -231,7 +231,7 @@ def in_what_time(outcomes: dict[str, list[Outcome]]) -> str:
 
 
 def how_right(outcomes: dict[str, list[Outcome]]) -> str:
-    """Read D's accuracy by its number of steps."""
+    """Return D's accuracy by its number of steps."""
     right = [f"{value} with k = {setting}" for setting, value in accuracy_of(outcomes).items()]
     return f"Over the last quarter D is right on a share of {listed(right)}. {best('Fréchet distance')(outcomes)}"
 
