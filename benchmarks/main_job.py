@@ -1,8 +1,8 @@
-"""The figures of the main job: import time, `minigan train` with a cold and a warm kernel cache, and what it made.
+"""The figures of the main job: import time, `minigan train` with a cold and a warm kernel cache, and the samples.
 
     python -m benchmarks.main_job [--seeds 3]
 
-Each training run is the whole command in a process of its own, in a temporary folder. Prints a Markdown table.
+Each training run is the whole command in a separate process, in a temporary folder. Prints a Markdown table.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""What a node of the graph costs beyond its array work, forward and backward together.
+"""The cost of a node of the graph beyond its array work, forward and backward together.
 
     python -m benchmarks.overhead
 
 A chain of multiplications of one-entry arrays is differentiated, and the same NumPy multiplications (one forward, one
-backward) are timed in turns with it. Both are given as the smallest of many rounds: everything else only adds.
+backward) are timed in turns with it. Both are the minimum of many rounds: other load only adds time.
 """
 
 import time

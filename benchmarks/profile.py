@@ -1,4 +1,4 @@
-"""Where our own step spends its time, op by op: every primitive's array work and every kernel called by itself."""
+"""The time of minigan's step, op by op: every primitive's array work and every kernel called by itself."""
 
 import time
 from collections import defaultdict
@@ -10,7 +10,7 @@ from minigan.engine import primitive
 def profile(step, steps):
     """Run ``steps`` steps; return {"total": ms, "rows": [(name, shapes, calls a step, ms a step), …]} by falling time.
 
-    What is left over is Python: building and walking graphs, checks, allocation.
+    The rest of the total is Python: building and walking graphs, checks, allocation.
     """
     spent, calls, inside = defaultdict(float), defaultdict(int), [False]
 

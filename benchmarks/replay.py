@@ -2,7 +2,7 @@
 
 The ring's multilayer perceptrons (3 hidden layers) at the size of the studies, at another and at that of their preset,
 and the digits' DCGAN. Prints milliseconds a step and their ratio, the median of rounds. The smaller the arrays, the
-more of a step is the engine's bookkeeping, which a replay does without.
+larger the share of the engine's bookkeeping, which a replay leaves out.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import numpy as np
 from minigan.gan import Config, build
 from minigan.gan.variants import VARIANTS
 
-CASES = {  # the data, what differs from its preset, and the steps of a round
+CASES = {  # the data, the changes of its preset, and the steps of a round
     "ring, 64 units, batch 128": ("ring", {"width": 32, "batch_size": 128}, 20),
     "ring, 128 units, batch 64": ("ring", {"batch_size": 64}, 20),
     "ring, 128 units, batch 256": ("ring", {}, 20),

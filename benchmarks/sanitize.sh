@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A tiny training run on the GPU under compute-sanitizer: memcheck, racecheck and initcheck must find nothing.
-# CuPy's memory pool is off, so that every array is an allocation of its own to the tool.
+# CuPy's memory pool is off, so that every array is a separate allocation to the tool.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

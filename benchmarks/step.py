@@ -4,8 +4,8 @@
     python -m benchmarks.step --device cuda --peers torch [--workloads mlp,dc28,dc28r1,dc64] [--batches 64,128]
     python -m benchmarks.step --profile dc28
 
-Every framework and variant runs in a process of its own, all of them alive at once and taken in turns: A B C A B C …,
-so that what the machine does meanwhile falls on all alike. A turn is about a second of steps after an untimed one that
+Every framework and variant runs in a separate process. All are alive at once and take turns, A B C A B C …, so that
+other load on the machine affects all alike. A turn is about a second of steps after an untimed one that
 wakes the process up. Peers that are not installed, and variants that cannot do a workload, are named with the reason.
 ``--write`` puts the tables into benchmarks/RESULTS.md.
 
@@ -68,7 +68,7 @@ for product in (cupy.matmul, kernels.matmul):
 
 
 class Setting(NamedTuple):
-    """What is measured at once: a workload (as workloads.find reads it) and where it runs."""
+    """The unit of measurement: a workload (as workloads.find reads it) and where it runs."""
 
     workload: str
     place: Place
@@ -78,7 +78,7 @@ class Setting(NamedTuple):
 
 
 class Worker:
-    """A process that runs steps when asked; ``about`` is what it said when it was ready."""
+    """A process that runs steps when asked; ``about`` is its first answer, when it is ready."""
 
     def __init__(self, framework, variant, setting):
         self.name = name_of(framework, variant, setting.place.device)
@@ -117,13 +117,13 @@ class Worker:
         self.process.wait()
 
 
-def tell(what):
-    """Say on one line of the terminal what goes on."""
+def show(what):
+    """Show progress on one line of the terminal."""
     print(f"\r{what:60}\r{what}", end="", file=sys.stderr, flush=True)
 
 
 def product_speeds(place):
-    """Return the GFLOP/s of large products, in a process of its own: by BLAS, and on a GPU by our own kernel."""
+    """Return the GFLOP/s of large products, in a separate process: by BLAS, and on a GPU by our own kernel."""
     if place.device not in PRODUCTS:
         return []
     limits = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(place.threads))
@@ -168,12 +168,12 @@ def measure(setting, workers, rounds):
     ready = [worker for worker in workers if "error" not in worker.about]
     speeds = []
     for number in range(rounds):
-        tell(f"{setting}: turn {number + 1} of {rounds}")
+        show(f"{setting}: turn {number + 1} of {rounds}")
         for worker in ready:
             worker.turn()
         if setting.place.device == "cpu" or not number:
             speeds.append(product_speeds(setting.place))
-    tell("")
+    show("")
     rows = []
     for worker in ready:
         measured = {"name": worker.name, "framework": worker.framework, "times": worker.times}
@@ -316,7 +316,7 @@ def main():
         started = {setting: start(setting, peers) for setting in group}
         for workers in started.values():  # all are ready before anything is timed
             for worker in workers:
-                tell(f"waiting for {worker.name}")
+                show(f"waiting for {worker.name}")
                 _ = worker.about
         for setting, workers in started.items():
             rows, speeds, why = measure(setting, workers, arguments.rounds)

@@ -29,7 +29,7 @@ def version():
 
 
 def build(workload, variant, place):
-    """Return a function that trains one step, one that waits for it, and on a device one that says what it holds."""
+    """Return a function that trains one step, one that waits for it, and on a device one that returns its memory."""
     kernels.keep_memory()
     device.resolve(place.device)
     g, d = (
@@ -59,7 +59,7 @@ def build(workload, variant, place):
 
 
 def on_device(step, players, noise, captured, place):
-    """Return the step, captured or not, what waits for the device, and what tells the MiB that arrays hold there."""
+    """Return the step, captured or not, a function that waits for the device, and one that returns the MiB of its arrays."""
     module, rows = device.module(place.device), np.zeros((1, 1), np.int64)
     graph = CapturedStep(step, players, noise) if captured else None
 

@@ -37,7 +37,7 @@ def version():
 
 
 def graphed(step):
-    """Return the step as one CUDA graph, captured after three steps on a stream of their own."""
+    """Return the step as one CUDA graph, captured after three steps on a separate stream."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
@@ -51,7 +51,7 @@ def graphed(step):
 
 
 def build(workload, variant, place):
-    """Return a function that trains one step, one that waits for it, and on a GPU one that says what it holds."""
+    """Return a function that trains one step, one that waits for it, and on a GPU one that returns its memory."""
     torch.set_num_threads(place.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = place.precision == "tf32"
     torch.backends.cudnn.benchmark = True

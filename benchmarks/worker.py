@@ -1,4 +1,4 @@
-"""One framework in a process of its own: builds a workload, then runs as many steps as it is asked to.
+"""One framework in a separate process: builds a workload, then runs the requested numbers of steps.
 
     python -m benchmarks.worker FRAMEWORK WORKLOAD VARIANT DEVICE PRECISION THREADS
 

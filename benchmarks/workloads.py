@@ -1,8 +1,8 @@
-"""What is timed: five training steps, described once and built by every framework from the same description.
+"""The workloads: five training steps, described once and built by every framework from the same description.
 
 A network is a tuple of layers, each a name with its numbers; images are written (H, W, C) whatever the framework's own
 order is. A step is: D descends softplus(−D(x)) + softplus(D(G(z))), plus R1 = γ/2 E‖∇ₓD(x)‖² where γ > 0, then G
-descends softplus(−D(G(z))); Adam for both. G(z) is computed anew for each player, on new noise.
+descends softplus(−D(G(z))); Adam for both. G(z) is computed for each player, on new noise.
 """
 
 from __future__ import annotations

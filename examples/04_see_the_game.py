@@ -1,4 +1,4 @@
-"""See the game: where two players circle, what calms them, and how a spectrum foretells it.
+"""See the game: two players circle, a penalty calms them, and a spectrum predicts both.
 
     python examples/04_see_the_game.py
 
@@ -25,7 +25,7 @@ def distance_after(steps, kind=Game, penalties=(), rate=0.2, **settings):
 
 
 def verdict(kind=Game, penalties=(), **settings):
-    """Linearise the game where it rests, and say what that means."""
+    """Linearise the game at rest, and return the verdict."""
     small = games.dirac(0.0, 0.0)
     near = Linearised(kind(small.generator, small.discriminator, MINIMAX, penalties, **settings), small.real, small.z)
     return near.spectrum().verdict()

@@ -1,4 +1,4 @@
-"""Write a CUDA kernel, break it five times, and read what the emulated device says: no GPU needed, only g++.
+"""Write a CUDA kernel, break it five times, and read the reports of the emulated device: no GPU needed, only g++.
 
 python examples/06_write_a_kernel.py
 """
@@ -45,14 +45,14 @@ def run(source: str, x: np.ndarray, order: str = "forward") -> np.ndarray:
     """Compile the source, launch it on the rows of x and return what it wrote."""
     rows, n = x.shape
     kernel = cupy.RawModule(code=source).get_function("softmax")
-    y = cupy.empty((rows, n), np.float32)  # on the device, and full of NaN until somebody writes
+    y = cupy.empty((rows, n), np.float32)  # on the device, and full of NaN until the kernel writes
     with cupy.order(order):
         kernel((rows,), (n,), (cupy.asarray(x), y, np.int32(n)))
     return y.get()
 
 
 def main() -> dict[str, str]:
-    """Print the results and the reports; return the reports by what was broken."""
+    """Print the results and the reports; return the reports by kind of break."""
     reason = cupy.missing_compiler()
     if reason:
         print(reason)
