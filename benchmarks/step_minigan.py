@@ -59,7 +59,7 @@ def build(workload, variant, place):
 
 
 def on_device(step, players, noise, captured, place):
-    """Return the step, captured or not, a function that waits for the device, and one that returns the MiB of its arrays."""
+    """Return the step, captured or not, a function that waits for the device, and one for the MiB of its arrays."""
     module, rows = device.module(place.device), np.zeros((1, 1), np.int64)
     graph = CapturedStep(step, players, noise) if captured else None
 

@@ -134,8 +134,8 @@ def reading(small: Table, looks: dict[tuple[str, int], list[Look]]) -> str:
         if label.startswith("SGD"):
             right = sum(left < 1 for left in below) + sum(left >= 1 for left in above)
             parts.append(
-                f"{label} ended nearer than it began if the radius at rest is below 1, and no nearer if not, in {right} "
-                f"of {len(rows)} settings."
+                f"{label} ended nearer than it began if the radius at rest is below 1, and no nearer if not, in "
+                f"{right} of {len(rows)} settings."
             )
         else:
             ends = [_between(group) for group in (below, above)]
