@@ -43,7 +43,7 @@ def said(found):
 TROUBLE = {
     "D too strong": ({"accuracy_real": 0.99, "accuracy_fake": 1.0, "slope_g": 0.02}, "right on 99% of both kinds"),
     "G saturated": ({"dead_g": 0.8}, "80% of the generated samples pass less than a hundredth"),
-    "cycling": ({"turn": 0.9, "progress": 0.1}, "(cosine 0.90), yet over 20 rows they got 10% of the way"),
+    "cycling": ({"turn": 0.9, "progress": 0.1}, "(cosine 0.90), yet over 20 rows the distance is 10% of the path"),
     "exploding gradient": ({"grad_norm_d": [1.0] * 19 + [250.0]}, "the gradient of D is 250, 250 times its usual 1"),
     "vanishing gradient": ({"grad_norm_g": 1e-5}, "G's gradient has a norm of 1e-05"),
 }
