@@ -234,7 +234,10 @@ def test_what_a_conditional_game_refuses():
     plain = mg.data.from_arrays(wheel().reference())
     with pytest.raises(ValueError, match="the networks are conditional, but arrays has no labels and no attributes"):
         conditional(data=plain)
-    game = conditional().game
+    trainer = conditional()
+    game = trainer.game
+    with pytest.raises(ValueError, match=r"4 samples need conditions of shape \(4, 3\), not \(1, 3\)"):
+        trainer.sample(4, given=[[1, 0, 0]])
     with pytest.raises(ValueError, match="Conditional is conditional, and these samples have no conditions"):
         game.discriminator_loss(np.zeros((4, 2), np.float32), np.zeros((4, 2), np.float32))
     with pytest.raises(TypeError, match="the objective must be one of minigan.gan.objectives, not 'hinge'"):

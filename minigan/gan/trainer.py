@@ -232,6 +232,9 @@ class Trainer:
         if not self.game.generator.conditional:
             return None
         if given is not None:
+            if np.shape(given) != (count, self.data.conditions):
+                wanted = (count, self.data.conditions)
+                raise ValueError(f"sample: {count} samples need conditions of shape {wanted}, not {np.shape(given)}")
             return Tensor(to_device(np.asarray(given, np.float32), self.samples_device))
         return self._conditions(Generator(seed, stream="condition", step=2**31, device=self.samples_device), count)
 
