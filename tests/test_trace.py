@@ -372,3 +372,61 @@ def test_a_parameter_that_stays_for_a_while_is_compared_when_it_changes():
     with pytest.warns(RuntimeWarning, match="not replayed"):
         found = traced(values(5))
     assert found.data.tobytes() == (values(5) * w * 1.5).data.tobytes()
+
+
+class Norm(nn.Module):
+    """A user's layer that follows the module's rules on buffers, and moves one outside of perform."""
+
+    buffer_names = ("mean",)
+
+    def __init__(self):
+        self.mean = np.zeros(2, np.float32)
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.data.mean(0)
+        return x
+
+
+class Block(nn.Module):
+    def __init__(self):
+        self.scale, self.layers = np.ones(1, np.float32), [nn.Dense(2, 2), nn.ReLU()]
+
+    buffer_names = ("scale",)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x * mg.Tensor(self.scale)
+
+
+def own_game(layer):
+    generator = nn.Sequential(nn.Dense(2, 2), layer)
+    return Game(nn.initialise(generator, "he", Generator(1)), nn.initialise(nn.Dense(2, 1), "he", Generator(2)))
+
+
+def test_a_buffer_that_moves_undeclared_is_not_lost():
+    ends = []
+    for replayed in (False, True):
+        played, noise = own_game(Norm()), Generator(0)
+        dynamics = Alternating(
+            Replayed(played) if replayed else played, *make_players(played, lambda p: optim.SGD(p, 0.1))
+        )
+        for _ in range(8):
+            dynamics.step(*[lambda: noise.normal((4, 2))] * 3)  # noqa: B023
+        ends.append(played.generator.layers[1].mean.tolist())
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda b: setattr(b, "scale", np.full(1, 3, np.float32)), lambda b: b.layers.__setitem__(1, nn.Tanh())],
+)
+def test_an_undeclared_buffer_or_a_layer_in_a_list_is_watched(change):
+    played, noise = own_game(Block()), Generator(0)
+    replayed = Replayed(played)
+    for _ in range(4):
+        replayed.generator_gradient(noise.normal((4, 2)), noise.normal((4, 2)))
+    change(played.generator.layers[1])
+    real, z = noise.normal((4, 2)), noise.normal((4, 2))
+    found, wanted = replayed.generator_gradient(real, z), played.generator_gradient(real, z)
+    assert [g.numpy().tobytes() for g in found.parts] == [g.numpy().tobytes() for g in wanted.parts]

@@ -78,9 +78,12 @@ class _Program:
         changed = {id(c.changes): c.changes for c in recorder.calls if c.changes is not None}
         self.changed = [holder for address, holder in changed.items() if address not in recorder.passing]
         self.trusted = self.refused = False
-        read = [(vars(o), _attributes(o)) for o in objects]
+        objects, declared = list(objects), {id(holder) for holder in self.changed}
+        self.holders = [*self.changed, *(o for o in objects if id(o) not in declared)]
+        read = [(vars(o), _attributes(o) if id(o) in declared else dict(vars(o))) for o in objects]
         self._counts = [(attributes, len(attributes)) for attributes, _ in read]
         self._seen = [(attributes, *item) for attributes, known in read for item in known.items()]
+        self._containers = [(v, _parts(v)) for _, _, v in self._seen if isinstance(v, list | dict)]
         self._tensors = [(value, value.data) for _, _, value in self._seen if isinstance(value, Tensor)]
         self._constant = [(value, value.id) for value, _ in self._tensors]  # parameters equal in all comparisons
 
@@ -91,6 +94,10 @@ class _Program:
                 return False
         for attributes, name, value in self._seen:
             if attributes.get(name) is not value:
+                return False
+        for container, parts in self._containers:
+            now = _parts(container)
+            if len(now) != len(parts) or any(a is not b for a, b in zip(now, parts, strict=True)):
                 return False
         return all(tensor.data is array for tensor, array in self._tensors)
 
@@ -126,12 +133,16 @@ class _Program:
         return result
 
     def _state(self) -> State:
-        return [dict(vars(changed)) for changed in self.changed]
+        return [dict(vars(holder)) for holder in self.holders]
 
     def _set_state(self, state: State) -> None:
-        for changed, attributes in zip(self.changed, state, strict=True):
-            vars(changed).clear()
-            vars(changed).update(attributes)
+        for holder, attributes in zip(self.holders, state, strict=True):
+            vars(holder).clear()
+            vars(holder).update(attributes)
+
+
+def _parts(container: list[Any] | dict[Any, Any]) -> list[Any]:
+    return list(container.values() if isinstance(container, dict) else container)
 
 
 def _attributes(holder: Any) -> dict[str, Any]:

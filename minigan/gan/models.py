@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable
@@ -123,7 +124,7 @@ def dress(
     if spectral_norm:
         discriminator = discriminator.rebuilt(partial(_normalised, exact))
     front: list[Module] = [*([InstanceNoise(noise, seed=seed)] if noise else []), *([Pack(pack)] if pack > 1 else [])]
-    return Sequential(*front, *(discriminator.layers if isinstance(discriminator, Sequential) else [discriminator]))
+    return Sequential(*front, *(discriminator.layers if type(discriminator) is Sequential else [discriminator]))
 
 
 class _Dropped(Sequential):
@@ -140,7 +141,12 @@ class _Dropping:
         """Return an activation with its dropout, and a Sequential with such pairs flattened."""
         if isinstance(module, Sequential):
             flat = (list(layer.layers) if isinstance(layer, _Dropped) else [layer] for layer in module.layers)
-            return Sequential(*itertools.chain.from_iterable(flat))
+            layers = tuple(itertools.chain.from_iterable(flat))
+            if type(module) is Sequential:
+                return Sequential(*layers)
+            twin = copy.copy(module)  # a subclass keeps its forward
+            twin.layers = layers
+            return twin
         if not any(True for _ in module.children()):
             self.layers += 1
         if not isinstance(module, Activation):
@@ -157,7 +163,7 @@ def _normalised(exact: bool, module: Module) -> Module:
 
 def _with_statistics(discriminator: Module, stddev: bool, kernels: int) -> Sequential:
     """Return a Sequential whose last layer, a Dense one, also reads statistics of the batch."""
-    *layers, last = discriminator.layers if isinstance(discriminator, Sequential) else [discriminator]
+    *layers, last = discriminator.layers if type(discriminator) is Sequential else [discriminator]
     if not isinstance(last, Dense):
         raise TypeError(f"dress: the discriminator must end in a Dense layer, not {last!r}")
     size = last.w.shape[0]

@@ -110,11 +110,13 @@ class Module:
             for name, value in vars(module).items():
                 if isinstance(value, Tensor) and id(value) in table:
                     setattr(twin, name, table[id(value)])
-            if module.buffer_names:
-                perform_on_a_passing(twin, twin._take_buffers, module)
             return twin
 
-        return self.rebuilt(on_others)
+        made = self.rebuilt(on_others)
+        for (_, twin), (_, module) in zip(made.modules(), self.modules(), strict=True):
+            if module.buffer_names:
+                perform_on_a_passing(twin, twin._take_buffers, module)
+        return made
 
     def rebuilt(self, f: Callable[[Module], Module]) -> Any:
         """Return the network with every module m in it replaced by ``f(m)``, inner ones first.
