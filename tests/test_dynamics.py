@@ -242,6 +242,11 @@ def test_feature_matching_compares_mean_features(backend):
     check_grads(of_generator, [p.numpy() for p in parameters], order=1)
     with pytest.raises(TypeError, match="FeatureMatching: D must be Sequential, not Linear"):
         FeatureMatching(game.generator, games.Linear([1.0, 1.0])).generator_gradient(REAL, Z)
+    with pytest.raises(ValueError, match="the layers before D's last one have no weights"):
+        FeatureMatching(game.generator, nn.Sequential(game.discriminator)).generator_gradient(REAL, Z)
+    game.discriminator.conditional = True
+    with pytest.raises(TypeError, match="D must judge without conditions"):
+        game.generator_gradient(REAL, Z)
 
 
 def test_unrolling_the_bilinear_game_by_hand():

@@ -122,7 +122,13 @@ class FeatureMatching(ForGenerator):
         """Return the squared distance of the mean features."""
         if not isinstance(self.discriminator, Sequential):
             raise TypeError(f"FeatureMatching: D must be Sequential, not {type(self.discriminator).__name__}")
+        if self.discriminator.conditional:
+            raise TypeError("FeatureMatching: D must judge without conditions, and this one is conditional")
         features = Sequential(*self.discriminator.layers[: self.layer])
+        if not features.named_parameters():
+            raise ValueError(
+                "FeatureMatching: the layers before D's last one have no weights, so there are no features"
+            )
         rest = Sequential(*self.discriminator.layers[self.layer :])
         on_real, on_fake = features(real.x), features(fake.x)
         gap = mean(flatten_samples(on_real), axis=0) - mean(flatten_samples(on_fake), axis=0)
