@@ -76,10 +76,10 @@ class _Program:
         exec(compile(self.source, "<traced>", "exec"), names)
         self.run = names["replay"]
         changed = {id(c.changes): c.changes for c in recorder.calls if c.changes is not None}
-        self.changed = [holder for address, holder in changed.items() if address not in recorder.passing]
+        declared = {address: holder for address, holder in changed.items() if address not in recorder.passing}
         self.trusted = self.refused = False
-        objects, declared = list(objects), {id(holder) for holder in self.changed}
-        self.holders = [*self.changed, *(o for o in objects if id(o) not in declared)]
+        objects = list(objects)
+        self.holders = [*declared.values(), *(o for o in objects if id(o) not in declared)]
         read = [(vars(o), _attributes(o) if id(o) in declared else dict(vars(o))) for o in objects]
         self._counts = [(attributes, len(attributes)) for attributes, _ in read]
         self._seen = [(attributes, *item) for attributes, known in read for item in known.items()]

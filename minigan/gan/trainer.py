@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minigan.data import Batch, Dataset, batch_indices
-from minigan.engine.device import allow_tf32, device_of, sizes_told, to_device, to_numpy
+from minigan.engine.device import allow_tf32, sizes_told, to_device, to_numpy
 from minigan.engine.gradmode import no_grad
 from minigan.engine.tensor import Tensor
 from minigan.gan.dynamics import Alternating, Dynamics, Step
@@ -171,7 +171,8 @@ class Trainer:
     def _conditions(self, noise: Generator, count: int) -> Tensor | None:
         """Return the conditions (count, K) of samples of the data that ``noise`` picks."""
         where = noise.uniform(count, dtype=np.float64).data * len(self.data)
-        return self.data.to(device_of(where)).given(where.astype(np.int64))
+        near = self._near if noise.device == self.device else self.data.to(noise.device)
+        return near.given(where.astype(np.int64))
 
     @np.errstate(all="ignore")
     def metrics(self, step: Step) -> dict[str, float]:
