@@ -9,7 +9,8 @@ if __name__ != "minigan.kernels":  # two module objects of one file would mean t
 from minigan.kernels.batch_norm import batch_norm, batch_norm_grad
 from minigan.kernels.batch_norm_vjp import batch_norm_grad_vjp
 from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_grad, bias_act_sums
-from minigan.kernels.conv import conv2d, conv2d_output_shape, conv2d_transpose, conv2d_weight_grad
+from minigan.kernels.conv import conv2d, conv2d_transpose, conv2d_weight_grad
+from minigan.kernels.conv_shapes import conv2d_output_shape
 from minigan.kernels.cpu.kept import one_moment
 from minigan.kernels.dispatch import Kernel, active, registry, use
 from minigan.kernels.losses import LOSSES, mean_loss

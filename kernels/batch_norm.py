@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_grad, leaky_slope
+from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_grad, check_activation, check_alike, leaky_slope
 from minigan.kernels.cpu.units import units
 from minigan.kernels.dispatch import kernel
 from minigan.kernels.gpu import launch as cuda
@@ -28,10 +28,22 @@ from minigan.kernels.gpu import launch as cuda
 ROWS = 64  # rows of one partial sum
 
 
-def check_piecewise_linear(activation: str) -> None:
-    """Raise ValueError unless the derivative follows from the sign of y."""
+def check_settings(eps: float, activation: str, slope: float) -> None:
+    """Raise ValueError unless ε can be added to a variance, and the activation's derivative follows from y's sign."""
+    check_activation(activation, slope)
     if activation not in ("linear", "relu", "leaky_relu"):
         raise ValueError(f"batch norm is fused with linear, relu and leaky_relu, not {activation}")
+    if not eps >= 0:
+        raise ValueError(f"eps must be >= 0, not {eps}")
+
+
+def check_channels(x: Any, **others: Any) -> None:
+    """Raise ValueError unless x is (..., C) with a row or more, and every other array has an entry for each channel."""
+    if x.ndim < 2 or any(other.shape != x.shape[-1:] for other in others.values()):
+        names = " and ".join([", ".join(list(others)[:-1]), list(others)[-1]])
+        raise ValueError(f"x must be (..., C) with at least 2 axes, {names} {x.shape[-1:] or '(C,)'}")
+    if not x.size:
+        raise ValueError("the batch is empty: batch norm needs at least one row")
 
 
 @kernel
@@ -40,13 +52,20 @@ def batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float, activation: str = "
 
     Raises ValueError for an activation that is not piecewise linear. Source: 1502.03167.
     """
-    check_piecewise_linear(activation)
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes, dtype=np.float64)
     var = np.square(x - mean).mean(axes)
     y = (gamma * ((x - mean) / np.sqrt(var + eps)) + beta).astype(x.dtype)
     y = bias_act.implementations["reference"](y, None, activation=activation, slope=slope)
     return y, mean.astype(x.dtype), var.astype(x.dtype)
+
+
+@batch_norm.check
+def _check_batch_norm(
+    x: Any, gamma: Any, beta: Any, *, eps: float, activation: str = "linear", slope: float = 0.0
+) -> None:
+    check_settings(eps, activation, slope)
+    check_channels(x, gamma=gamma, beta=beta)
 
 
 def act_grad(g: Any, y: Any, activation: str, slope: float) -> Any:
@@ -59,7 +78,6 @@ def batch_norm_grad(
     g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
 ) -> Any:
     """Return (dx, dγ, dβ) for the cotangent g of y; ``mean`` and ``var`` are those that batch_norm returned."""
-    check_piecewise_linear(activation)
     g = act_grad(g, y, activation, slope)
     axes = tuple(range(x.ndim - 1))
     rows = x.size // x.shape[-1]
@@ -69,6 +87,15 @@ def batch_norm_grad(
     dgamma = np.sum(g * xhat, axes, dtype=np.float64).astype(x.dtype)
     dx = gamma * r * (g - dbeta / rows - xhat * (dgamma / rows))
     return dx.astype(x.dtype), dgamma, dbeta
+
+
+@batch_norm_grad.check
+def _check_batch_norm_grad(
+    g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
+) -> None:
+    check_settings(eps, activation, slope)
+    check_channels(x, gamma=gamma, mean=mean, var=var)
+    check_alike("x", x, g=g, y=y)
 
 
 def as_rows(x: Any) -> Any:
@@ -83,7 +110,6 @@ def partial_sums(count: int, x: Any) -> Any:
 
 @batch_norm.numba
 def _batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float, activation: str = "linear", slope: float = 0.0) -> Any:
-    check_piecewise_linear(activation)
     flat = as_rows(x)
     sums = partial_sums(3, flat)
     _moments_units(sums.shape[1], flat, *sums, work=x.size)
@@ -99,8 +125,7 @@ def _batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float, activation: str = 
 def _batch_norm_grad(
     g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
 ) -> Any:
-    check_piecewise_linear(activation)
-    flat_g, flat_x, flat_y = as_rows(g), as_rows(x), as_rows(y)
+    flat_g, flat_x, flat_y, mean = as_rows(g), as_rows(x), as_rows(y), np.ascontiguousarray(mean)
     below = leaky_slope(x.dtype, activation, slope)
     r = 1 / np.sqrt(var + x.dtype.type(eps))
     sums = partial_sums(2, flat_x)
@@ -205,7 +230,6 @@ code = cuda.Source("batch_norm.cu")
 def _batch_norm_cuda(
     x: Any, gamma: Any, beta: Any, *, eps: float, activation: str = "linear", slope: float = 0.0
 ) -> Any:
-    check_piecewise_linear(activation)
     xp = cuda.module_of(x)
     x, gamma, beta = map(xp.ascontiguousarray, (x, gamma, beta))
     width = x.shape[-1]
@@ -223,7 +247,6 @@ def _batch_norm_cuda(
 def _batch_norm_grad_cuda(
     g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
 ) -> Any:
-    check_piecewise_linear(activation)
     xp = cuda.module_of(x)
     g, x, y, gamma, mean = map(xp.ascontiguousarray, (g, x, y, gamma, mean))
     width = x.shape[-1]

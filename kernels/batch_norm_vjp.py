@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels.batch_norm import ROWS, act_grad, as_rows, check_piecewise_linear, code, partial_sums
-from minigan.kernels.bias_act import ACTIVATIONS, leaky_slope
+from minigan.kernels.batch_norm import ROWS, act_grad, as_rows, check_channels, check_settings, code, partial_sums
+from minigan.kernels.bias_act import ACTIVATIONS, check_alike, leaky_slope
 from minigan.kernels.cpu.units import units
 from minigan.kernels.dispatch import kernel
 from minigan.kernels.gpu import launch as cuda
@@ -23,7 +23,6 @@ def batch_norm_grad_vjp(
     u: Any, g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
 ) -> Any:
     """Return the cotangents (dg, dx, dγ) of batch_norm_grad's arguments for the cotangent u of its dx alone."""
-    check_piecewise_linear(activation)
     inner = act_grad(g, y, activation, slope)
     axes = tuple(range(x.ndim - 1))
     r = 1 / np.sqrt(var + x.dtype.type(eps))
@@ -42,12 +41,21 @@ def batch_norm_grad_vjp(
     return dg, dx.astype(x.dtype), dgamma.astype(x.dtype)
 
 
+@batch_norm_grad_vjp.check
+def _check(
+    u: Any, g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
+) -> None:
+    check_settings(eps, activation, slope)
+    check_channels(x, gamma=gamma, mean=mean, var=var)
+    check_alike("x", x, u=u, g=g, y=y)
+
+
 @batch_norm_grad_vjp.numba
 def _batch_norm_grad_vjp(
     u: Any, g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
 ) -> Any:
-    check_piecewise_linear(activation)
     flat_u, flat_g, flat_x, flat_y = map(as_rows, (u, g, x, y))
+    mean = np.ascontiguousarray(mean)
     below = leaky_slope(x.dtype, activation, slope)
     r = 1 / np.sqrt(var + x.dtype.type(eps))
     sums = partial_sums(5, flat_x)
@@ -104,7 +112,6 @@ def _vjp_units(chunk, u, g, x, y, slope, numbers, dg, dx):
 def _batch_norm_grad_vjp_cuda(
     u: Any, g: Any, x: Any, y: Any, gamma: Any, *, mean: Any, var: Any, eps: float, activation: str, slope: float
 ) -> Any:
-    check_piecewise_linear(activation)
     xp = cuda.module_of(x)
     u, g, x, y, gamma, mean = map(xp.ascontiguousarray, (u, g, x, y, gamma, mean))
     width = x.shape[-1]

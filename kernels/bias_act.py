@@ -40,9 +40,8 @@ def check_activation(activation: str, slope: float) -> None:
 
 
 @kernel
-def bias_act(x: Any, b: Any, *, activation: str, slope: float) -> Any:
+def bias_act(x: Any, b: Any | None, *, activation: str, slope: float) -> Any:
     """Return act(x + b) in the shape and dtype of x (..., C), for b (C,) or None; ValueError for a bad activation."""
-    check_activation(activation, slope)
     v = x if b is None else x + b
     if activation == "linear":
         return v.copy() if b is None else v
@@ -54,10 +53,28 @@ def bias_act(x: Any, b: Any, *, activation: str, slope: float) -> Any:
     return np.where(v > 0, v, below).astype(x.dtype, copy=False)
 
 
+@bias_act.check
+def _check_bias_act(x: Any, b: Any | None, *, activation: str, slope: float) -> None:
+    check_activation(activation, slope)
+    check_bias(b, x.shape[-1:], "the last axis of x")
+
+
+def check_bias(b: Any | None, wanted: tuple[int, ...], where: str) -> None:
+    """Raise ValueError unless the bias has one entry for each channel."""
+    if b is not None and (b.shape != wanted or not wanted):
+        raise ValueError(f"b has shape {b.shape} but {where} wants {wanted or '(C,)'}")
+
+
+def check_alike(first: str, x: Any, **others: Any) -> None:
+    """Raise ValueError unless all others have the shape of x, which is called ``first``."""
+    for name, other in others.items():
+        if other.shape != x.shape:
+            raise ValueError(f"{name} has shape {other.shape} but {first} has {x.shape}")
+
+
 @kernel
 def bias_act_grad(g: Any, y: Any, *, activation: str, slope: float) -> Any:
     """Return g · dy/dv, with g and y (...) of one shape: the gradient with respect to x (and, summed, to b)."""
-    check_activation(activation, slope)
     if activation == "linear":
         return g.copy()
     if activation == "tanh":
@@ -67,6 +84,12 @@ def bias_act_grad(g: Any, y: Any, *, activation: str, slope: float) -> Any:
     return np.where(y > 0, g, g * slope if activation == "leaky_relu" and slope != 0 else 0).astype(g.dtype, copy=False)
 
 
+@bias_act_grad.check
+def _check_bias_act_grad(g: Any, y: Any, *, activation: str, slope: float) -> None:
+    check_activation(activation, slope)
+    check_alike("g", g, y=y)
+
+
 @kernel
 def bias_act_sums(g: Any, y: Any, *, activation: str, slope: float) -> Any:
     """Return (g · dy/dv, its sum over all axes but the last): the gradients with respect to x and to b."""
@@ -74,9 +97,15 @@ def bias_act_sums(g: Any, y: Any, *, activation: str, slope: float) -> Any:
     return dv, dv.sum(tuple(range(g.ndim - 1)), dtype=np.float64).astype(g.dtype)
 
 
+@bias_act_sums.check
+def _check_bias_act_sums(g: Any, y: Any, *, activation: str, slope: float) -> None:
+    _check_bias_act_grad(g, y, activation=activation, slope=slope)
+    if not g.ndim:
+        raise ValueError("g and y must be (..., C): a single number has no channels")
+
+
 @bias_act.numba
-def _bias_act(x: Any, b: Any, *, activation: str, slope: float) -> Any:
-    check_activation(activation, slope)
+def _bias_act(x: Any, b: Any | None, *, activation: str, slope: float) -> Any:
     y = np.empty_like(x, order="C", subok=False)
     bias_act_into(x, b, y, activation, slope)
     return y
@@ -140,7 +169,6 @@ def bias_leaky(y, at, rows, channels, stride, b, b_at, slope):
 
 @bias_act_grad.numba
 def _bias_act_grad(g: Any, y: Any, *, activation: str, slope: float) -> Any:
-    check_activation(activation, slope)
     if activation not in ("relu", "leaky_relu"):
         return bias_act_grad.implementations["reference"](g, y, activation=activation, slope=slope)
     out = np.empty_like(g, order="C", subok=False)
@@ -165,7 +193,6 @@ def _leaky_grad_units(chunk, g, y, slope, out):
 
 @bias_act_sums.numba
 def _bias_act_sums(g: Any, y: Any, *, activation: str, slope: float) -> Any:
-    check_activation(activation, slope)
     if activation not in ("relu", "leaky_relu") or not g.size:
         return bias_act_sums.implementations["reference"](g, y, activation=activation, slope=slope)
     channels = g.shape[-1]
@@ -202,8 +229,7 @@ _cu = cuda.Source("bias_act.cu")
 
 
 @bias_act.cuda
-def _bias_act_cuda(x: Any, b: Any, *, activation: str, slope: float) -> Any:
-    check_activation(activation, slope)
+def _bias_act_cuda(x: Any, b: Any | None, *, activation: str, slope: float) -> Any:
     xp = cuda.module_of(x)
     x, channels = xp.ascontiguousarray(x), x.shape[-1] if x.ndim else 1
     b, y = x if b is None else xp.ascontiguousarray(b), xp.empty_like(x)
@@ -215,7 +241,6 @@ def _bias_act_cuda(x: Any, b: Any, *, activation: str, slope: float) -> Any:
 
 @bias_act_grad.cuda
 def _bias_act_grad_cuda(g: Any, y: Any, *, activation: str, slope: float) -> Any:
-    check_activation(activation, slope)
     xp = cuda.module_of(g)
     g, y = xp.ascontiguousarray(g), xp.ascontiguousarray(y)
     dv = xp.empty_like(g)
@@ -225,7 +250,6 @@ def _bias_act_grad_cuda(g: Any, y: Any, *, activation: str, slope: float) -> Any
 
 @bias_act_sums.cuda
 def _bias_act_sums_cuda(g: Any, y: Any, *, activation: str, slope: float) -> Any:
-    check_activation(activation, slope)
     xp = cuda.module_of(g)
     g, y = xp.ascontiguousarray(g), xp.ascontiguousarray(y)
     width = g.shape[-1]

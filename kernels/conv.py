@@ -18,44 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_into, check_activation, finish, leaky_slope
+from minigan.kernels import conv_shapes
+from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_into, finish, leaky_slope
+from minigan.kernels.conv_shapes import Pair, conv2d_output_shape, transposed_size
 from minigan.kernels.cpu import im2col, winograd
 from minigan.kernels.dispatch import kernel
 from minigan.kernels.gpu import launch as cuda
 from minigan.kernels.matmul import add_parts_cuda, parts_of, product, tiles
-
-Pair = tuple[int, int]
-
-
-def conv2d_output_shape(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
-    """Return (OH, OW) for an input of ``size`` (H, W); ValueError when the kernel does not fit."""
-    for name, pair, least in (("stride", stride, 1), ("padding", padding, 0)):
-        if min(pair) < least:
-            raise ValueError(f"{name} must be >= {least}, not {pair}")
-    out = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True))
-    if any(n + 2 * p < k for n, k, p in zip(size, kernel, padding, strict=True)):
-        raise ValueError(f"a kernel of {kernel} does not fit in an input of {size} with padding {padding}")
-    return out  # type: ignore[return-value]
-
-
-def transposed_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, output_padding: Pair) -> Pair:
-    """Return (H, W) = (OH − 1)·s − 2·pad + k + output_padding, an input that conv2d maps to ``size`` (OH, OW)."""
-    for pad, step in zip(output_padding, stride, strict=True):
-        if not 0 <= pad < step:
-            raise ValueError(f"output_padding must be >= 0 and smaller than the stride {stride}, not {output_padding}")
-    out = tuple(
-        (n - 1) * s - 2 * p + k + extra
-        for n, k, s, p, extra in zip(size, kernel, stride, padding, output_padding, strict=True)
-    )
-    if min(out) < 1:
-        raise ValueError(f"an output of {size} with kernel {kernel}, padding {padding} comes from no input: {out}")
-    return out  # type: ignore[return-value]
-
-
-def check_channels(name: str, found: int, wanted: int) -> None:
-    """Raise ValueError unless an operand has the channels that the kernel's weights take."""
-    if found != wanted:
-        raise ValueError(f"{name} has {found} channels but w takes {wanted}")
 
 
 def _taps(kernel: Pair, stride: Pair, out: Pair) -> Any:
@@ -69,13 +38,12 @@ def _taps(kernel: Pair, stride: Pair, out: Pair) -> Any:
 
 @kernel
 def conv2d(
-    x: Any, w: Any, b: Any = None, *, stride: Pair, padding: Pair, activation: str = "linear", slope: float = 0.0
+    x: Any, w: Any, b: Any | None = None, *, stride: Pair, padding: Pair, activation: str = "linear", slope: float = 0.0
 ) -> Any:
     """Correlate x (N, H, W, Cin) with w (kh, kw, Cin, Cout), add b (Cout,), apply an activation: (N, OH, OW, Cout).
 
     Raises ValueError if the channels differ, the kernel does not fit in the padded x or the activation is unknown.
     """
-    check_channels("x", x.shape[3], w.shape[2])
     out = conv2d_output_shape(x.shape[1:3], w.shape[:2], stride, padding)
     padded = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
     y = np.zeros((x.shape[0], *out, w.shape[3]), x.dtype)
@@ -88,7 +56,7 @@ def conv2d(
 def conv2d_transpose(
     y: Any,
     w: Any,
-    b: Any = None,
+    b: Any | None = None,
     *,
     stride: Pair,
     padding: Pair,
@@ -100,7 +68,6 @@ def conv2d_transpose(
 
     Raises ValueError if the channels differ, ``output_padding`` is not below the stride or y comes from no x.
     """
-    check_channels("y", y.shape[3], w.shape[3])
     h, v = transposed_size(y.shape[1:3], w.shape[:2], stride, padding, output_padding)
     padded = np.zeros((y.shape[0], h + 2 * padding[0], v + 2 * padding[1], w.shape[2]), y.dtype)
     for i, j, rows, columns in _taps(w.shape[:2], stride, y.shape[1:3]):
@@ -115,7 +82,6 @@ def conv2d_weight_grad(x: Any, y: Any, *, kernel: Pair, stride: Pair, padding: P
 
     Raises ValueError unless y has the batch and the size that conv2d makes of x.
     """
-    check_output(x, y, kernel, stride, padding)
     padded = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
     w = np.zeros((*kernel, x.shape[3], y.shape[3]), x.dtype)
     for i, j, rows, columns in _taps(kernel, stride, y.shape[1:3]):
@@ -123,12 +89,9 @@ def conv2d_weight_grad(x: Any, y: Any, *, kernel: Pair, stride: Pair, padding: P
     return w
 
 
-def check_output(x: Any, y: Any, kernel: Pair, stride: Pair, padding: Pair) -> None:
-    """Raise ValueError unless y has the batch and the size that conv2d makes of x."""
-    out = conv2d_output_shape(x.shape[1:3], kernel, stride, padding)
-    if y.shape[:3] != (x.shape[0], *out):
-        raise ValueError(f"y has (N, OH, OW) = {y.shape[:3]} but conv2d makes {(x.shape[0], *out)} of x {x.shape}")
-
+conv2d.check(conv_shapes.check_conv2d)
+conv2d_transpose.check(conv_shapes.check_conv2d_transpose)
+conv2d_weight_grad.check(conv_shapes.check_weight_grad)
 
 # --- the fast versions ------------------------------------------------------------------------------------------------
 
@@ -144,14 +107,13 @@ def _no_bias(x: Any, b: Any) -> Any:
 
 @conv2d.numba
 def _conv2d(
-    x: Any, w: Any, b: Any = None, *, stride: Pair, padding: Pair, activation: str = "linear", slope: float = 0.0
+    x: Any, w: Any, b: Any | None = None, *, stride: Pair, padding: Pair, activation: str = "linear", slope: float = 0.0
 ) -> Any:
-    check_channels("x", x.shape[3], w.shape[2])
-    check_activation(activation, slope)
     out, kernel, c_out = conv2d_output_shape(x.shape[1:3], w.shape[:2], stride, padding), w.shape[:2], w.shape[3]
     y = np.empty((x.shape[0], *out, c_out), x.dtype)
-    if not y.size:
-        return y
+    if not (y.size and w.size):
+        reference = conv2d.implementations["reference"]
+        return reference(x, w, b, stride=stride, padding=padding, activation=activation, slope=slope)
     b, below = _no_bias(x, b), leaky_slope(x.dtype, activation, slope)
     form = winograd.find_form(kernel, stride, w.shape[2:], len(x), out)
     if _patches_are_rows(x.shape[1:3], kernel, stride, padding):
@@ -169,7 +131,7 @@ def _conv2d(
 def _conv2d_transpose(
     y: Any,
     w: Any,
-    b: Any = None,
+    b: Any | None = None,
     *,
     stride: Pair,
     padding: Pair,
@@ -177,13 +139,13 @@ def _conv2d_transpose(
     activation: str = "linear",
     slope: float = 0.0,
 ) -> Any:
-    check_channels("y", y.shape[3], w.shape[3])
-    check_activation(activation, slope)
     kernel, (c_in, c_out) = w.shape[:2], w.shape[2:]
     size = transposed_size(y.shape[1:3], kernel, stride, padding, output_padding)
     x = np.empty((y.shape[0], *size, c_in), y.dtype)
-    if not x.size:
-        return x
+    if not (x.size and w.size):
+        geometry = {"stride": stride, "padding": padding, "output_padding": output_padding}
+        reference = conv2d_transpose.implementations["reference"]
+        return reference(y, w, b, **geometry, activation=activation, slope=slope)
     b, below = _no_bias(y, b), leaky_slope(y.dtype, activation, slope)
     form = winograd.find_form(kernel, stride, (c_in, c_out), len(y), y.shape[1:3])
     if _patches_are_rows(size, kernel, stride, padding):
@@ -201,7 +163,6 @@ def _conv2d_transpose(
 
 @conv2d_weight_grad.numba
 def _conv2d_weight_grad(x: Any, y: Any, *, kernel: Pair, stride: Pair, padding: Pair) -> Any:
-    check_output(x, y, kernel, stride, padding)
     c_in, c_out = x.shape[3], y.shape[3]
     w = np.empty((*kernel, c_in, c_out), x.dtype)
     form = winograd.find_form(kernel, stride, (c_in, c_out), len(y), y.shape[1:3])
@@ -230,10 +191,8 @@ def _sizes(xp: Any, images: int, size: Pair, c_in: int, out: Pair, w: tuple[int,
 
 @conv2d.cuda
 def _conv2d_cuda(
-    x: Any, w: Any, b: Any = None, *, stride: Pair, padding: Pair, activation: str = "linear", slope: float = 0.0
+    x: Any, w: Any, b: Any | None = None, *, stride: Pair, padding: Pair, activation: str = "linear", slope: float = 0.0
 ) -> Any:
-    check_channels("x", x.shape[3], w.shape[2])
-    check_activation(activation, slope)
     xp = cuda.module_of(x)
     out = conv2d_output_shape(x.shape[1:3], w.shape[:2], stride, padding)
     y = xp.empty((x.shape[0], *out, w.shape[3]), x.dtype)
@@ -248,7 +207,7 @@ def _conv2d_cuda(
 def _conv2d_transpose_cuda(
     y: Any,
     w: Any,
-    b: Any = None,
+    b: Any | None = None,
     *,
     stride: Pair,
     padding: Pair,
@@ -256,8 +215,6 @@ def _conv2d_transpose_cuda(
     activation: str = "linear",
     slope: float = 0.0,
 ) -> Any:
-    check_channels("y", y.shape[3], w.shape[3])
-    check_activation(activation, slope)
     xp = cuda.module_of(y)
     size = transposed_size(y.shape[1:3], w.shape[:2], stride, padding, output_padding)
     x = xp.empty((y.shape[0], *size, w.shape[2]), y.dtype)
@@ -281,7 +238,6 @@ def _launch_activated(
 
 @conv2d_weight_grad.cuda
 def _conv2d_weight_grad_cuda(x: Any, y: Any, *, kernel: Pair, stride: Pair, padding: Pair) -> Any:
-    check_output(x, y, kernel, stride, padding)
     xp = cuda.module_of(x)
     w = xp.empty((*kernel, x.shape[3], y.shape[3]), x.dtype)
     if not w.size:

@@ -35,25 +35,23 @@ _FORMULAS: dict[str, Any] = {
 }
 
 
-def check_loss(s: Any, loss: str) -> None:
-    """Raise ValueError unless the loss is known and there is a logit to take the mean over."""
+@kernel
+def mean_loss(s: Any, *, loss: str) -> Any:
+    """Return (mean φ(s), φ'(s)/n): a 0-d array and one of the shape of s (any shape, n entries)."""
+    value, slope = _FORMULAS[loss](s)
+    return np.asarray(value.mean(dtype=np.float64).astype(s.dtype)), (slope / s.size).astype(s.dtype)
+
+
+@mean_loss.check
+def _check(s: Any, *, loss: str) -> None:
     if loss not in LOSSES:
         raise ValueError(f"unknown loss {loss!r}: choose from {', '.join(LOSSES)}")
     if s.size == 0:
         raise ValueError("the mean over no logits is not defined")
 
 
-@kernel
-def mean_loss(s: Any, *, loss: str) -> Any:
-    """Return (mean φ(s), φ'(s)/n): a 0-d array and one of the shape of s (any shape, n entries)."""
-    check_loss(s, loss)
-    value, slope = _FORMULAS[loss](s)
-    return np.asarray(value.mean(dtype=np.float64).astype(s.dtype)), (slope / s.size).astype(s.dtype)
-
-
 @mean_loss.numba
 def _mean_loss(s: Any, *, loss: str) -> Any:
-    check_loss(s, loss)
     value, slope = np.zeros(1, np.float64), np.empty(s.shape, s.dtype)
     _loss_units(1, np.ascontiguousarray(s).reshape(-1), LOSSES.index(loss), value, slope.reshape(-1), work=0)
     return value.astype(s.dtype).reshape(()), slope
@@ -92,7 +90,6 @@ _cu = cuda.Source("losses.cu")
 
 @mean_loss.cuda
 def _mean_loss_cuda(s: Any, *, loss: str) -> Any:
-    check_loss(s, loss)
     xp = cuda.module_of(s)
     s = xp.ascontiguousarray(s)
     value, slope = xp.empty((), s.dtype), xp.empty_like(s)

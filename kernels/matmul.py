@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_leaky, check_activation, finish, leaky_slope
+from minigan.kernels.bias_act import (
+    ACTIVATIONS,
+    bias_act,
+    bias_leaky,
+    check_activation,
+    check_bias,
+    finish,
+    leaky_slope,
+)
 from minigan.kernels.cpu.packing import gather, pack, scratch
 from minigan.kernels.cpu.tile import PANEL_BYTES, TILE_ROWS, Matrix, Panels, Rows, Tiles, dot, multiply
 from minigan.kernels.cpu.units import units
@@ -18,7 +26,6 @@ from minigan.kernels.dispatch import kernel
 from minigan.kernels.gpu import launch as cuda
 
 PANELS = 4  # of B that one unit of work packs side by side: rows of B are read in longer runs
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 @kernel
@@ -27,15 +34,32 @@ def matmul(x: Any, w: Any) -> Any:
     return np.matmul(x, w)
 
 
+@matmul.check
+def _check_matmul(x: Any, w: Any) -> None:
+    if x.ndim < 2 or w.ndim < 2:
+        raise ValueError(f"x {x.shape} and w {w.shape} must have at least 2 axes")
+    if x.shape[-1] != w.shape[-2]:
+        raise ValueError(f"x has {x.shape[-1]} columns but w has {w.shape[-2]} rows")
+
+
 @kernel
-def dense(x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
+def dense(x: Any, w: Any, b: Any | None, *, activation: str, slope: float) -> Any:
     """Return act(x w + b) (N, Cout) with the activations of bias_act; ValueError for an unknown one."""
     return bias_act.implementations["reference"](np.matmul(x, w), b, activation=activation, slope=slope)
 
 
+@dense.check
+def _check_dense(x: Any, w: Any, b: Any | None, *, activation: str, slope: float) -> None:
+    check_activation(activation, slope)
+    if w.ndim != 2 or x.ndim != 2 or x.shape[1] != w.shape[0]:
+        wanted = w.shape[0] if w.ndim == 2 else "n_in"
+        raise ValueError(f"x {x.shape} must be (N, {wanted}) and w {w.shape} (n_in, n_out)")
+    check_bias(b, w.shape[1:], f"w {w.shape}")
+
+
 @matmul.numba
 def _matmul(x: Any, w: Any) -> Any:
-    if x.ndim != 2 or w.ndim != 2 or x.dtype not in FLOATS or x.dtype != w.dtype or not (x.size and w.size):
+    if x.ndim != 2 or w.ndim != 2 or not (x.size and w.size):
         return np.matmul(x, w)
     y = np.empty((x.shape[0], w.shape[1]), x.dtype)
     product(x, w, y[0, :0], x.dtype.type(1), y)
@@ -43,8 +67,7 @@ def _matmul(x: Any, w: Any) -> Any:
 
 
 @dense.numba
-def _dense(x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
-    check_activation(activation, slope)
+def _dense(x: Any, w: Any, b: Any | None, *, activation: str, slope: float) -> Any:
     y = np.empty((x.shape[0], w.shape[1]), x.dtype)
     if not (x.size and w.size):
         return dense.implementations["reference"](x, w, b, activation=activation, slope=slope)
@@ -192,12 +215,11 @@ def add_parts_cuda(parts: Any, out: Any) -> None:
 
 @matmul.cuda
 def _matmul_cuda(x: Any, w: Any) -> Any:
-    if x.ndim == w.ndim == 2 and x.dtype == w.dtype and x.dtype in FLOATS:
+    if x.ndim == w.ndim == 2:
         return _product_cuda(x, w, None, "linear", 0.0)
     return cuda.module_of(x).matmul(x, w)
 
 
 @dense.cuda
-def _dense_cuda(x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
-    check_activation(activation, slope)
+def _dense_cuda(x: Any, w: Any, b: Any | None, *, activation: str, slope: float) -> Any:
     return _product_cuda(x, w, b, activation, slope)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minigan.kernels.cpu.units import CHUNK, units
-from minigan.kernels.dispatch import kernel
+from minigan.kernels.dispatch import kernel, writable
 from minigan.kernels.gpu import launch as cuda
 
 LANES = 256
@@ -75,8 +75,44 @@ def adam_(
 
 @kernel
 def squared_norm(g: Any) -> float:
-    """Return Σ g², summed in float64."""
+    """Return Σ g² of a flat array, summed in float64."""
     return float(np.square(g, dtype=np.float64).sum())
+
+
+@squared_norm.check
+def _check_norm(g: Any) -> None:
+    if g.ndim != 1:
+        raise ValueError(f"g must be 1-D, not {g.shape}")
+
+
+def _check_flat(p: Any, **others: Any) -> None:
+    """Raise ValueError unless the arrays are flat, as long as p (u and ema may be empty), and those but g writable."""
+    for name, array in {"p": p, **others}.items():
+        empty = name in ("u", "ema") and array.shape == (0,)
+        if not empty and (array.ndim != 1 or array.shape != p.shape or not array.flags.c_contiguous):
+            raise ValueError(f"{name} must be 1-D, contiguous and as long as p {p.shape}, not {array.shape}")
+    writable(p=p, **{name: array for name, array in others.items() if name != "g"})
+
+
+@sgd_.check
+def _check_sgd(p: Any, g: Any, u: Any, ema: Any, **settings: Any) -> None:
+    _check_flat(p, g=g, u=u, ema=ema)
+
+
+@rmsprop_.check
+def _check_rmsprop(p: Any, g: Any, v: Any, ema: Any, **settings: Any) -> None:
+    _check_flat(p, g=g, v=v, ema=ema)
+
+
+@adam_.check
+def _check_adam(
+    p: Any, g: Any, m: Any, v: Any, ema: Any, *, beta1: float, beta2: float, step: Any, **settings: Any
+) -> None:
+    _check_flat(p, g=g, m=m, v=v, ema=ema)
+    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        raise ValueError(f"Adam's betas must be in [0, 1), not {beta1} and {beta2}")
+    if isinstance(step, int) and step < 1:
+        raise ValueError(f"Adam counts its steps from 1, not from {step}")
 
 
 def _scalars(p: Any, *values: float) -> tuple[Any, ...]:
@@ -86,7 +122,7 @@ def _scalars(p: Any, *values: float) -> tuple[Any, ...]:
 @squared_norm.numba
 def _squared_norm(g: Any) -> float:
     sums = np.zeros((g.size + CHUNK - 1) // CHUNK, np.float64)
-    _square_units(sums.size, g, sums, work=g.size)
+    _square_units(sums.size, np.ascontiguousarray(g), sums, work=g.size)
     return float(sums.sum())
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from minigan.kernels.cpu.jit import helper
 from minigan.kernels.cpu.units import CHUNK, units
-from minigan.kernels.dispatch import kernel
+from minigan.kernels.dispatch import kernel, kernel_of_words, writable
 from minigan.kernels.gpu import launch as cuda
 
 A, B = 0xD2511F53, 0xCD9E8D57
@@ -25,10 +25,9 @@ MASK = 0xFFFFFFFF
 NORMALS = 256  # in one chunk: each takes as long as dozens of other entries
 
 
-@kernel
+@kernel_of_words
 def philox_bits_(out: Any, *, seed: int, stream: int, step: int) -> None:
     """Fill the 1-D uint32 array with random words; seed below 2⁶⁴, stream and step below 2³²."""
-    check_counters(seed, stream, step)
     blocks = np.arange((out.size + 3) // 4, dtype=np.uint64)
     c0: Any = blocks & MASK
     c1: Any = blocks >> np.uint64(32)
@@ -54,12 +53,29 @@ def philox_normal_(out: Any, *, seed: int, stream: int, step: int) -> None:
     out[...] = _normals(philox_bits_.implementations["reference"], out, seed, stream, step)
 
 
-def check_counters(seed: int, stream: int, step: int) -> None:
-    """Raise ValueError unless the counters fit the words that carry them."""
+def check_counters(seed: int, stream: int, step: Any) -> None:
+    """Raise ValueError unless the counters fit the words that carry them; those in device memory are not looked at."""
+    if not isinstance(step, int):
+        return
     if not 0 <= seed < 2**64:
         raise ValueError(f"a seed is an integer from 0 to 2**64 - 1, not {seed}")
     if not (0 <= stream < 2**32 and 0 <= step < 2**32):
         raise ValueError(f"stream and step are integers from 0 to 2**32 - 1, not {stream} and {step}")
+
+
+@philox_bits_.check
+def _check_bits(out: Any, *, seed: int, stream: int, step: int) -> None:
+    check_counters(seed, stream, step)
+    writable(out=out)
+    if out.ndim != 1 or not out.flags.c_contiguous:
+        raise ValueError(f"out must be 1-D and contiguous, not {out.shape}")
+
+
+@philox_uniform_.check
+@philox_normal_.check
+def _check_floats(out: Any, *, seed: int, stream: int, step: int) -> None:
+    check_counters(seed, stream, step)
+    writable(out=out)
 
 
 def _fractions(bits_: Any, size: int, dtype: Any, seed: int, stream: int, step: int) -> Any:
@@ -96,7 +112,6 @@ def _philox_normal_(out: Any, *, seed: int, stream: int, step: int) -> None:
 
 
 def _counters(seed: int, stream: int, step: int) -> Any:
-    check_counters(seed, stream, step)
     return np.array([seed & MASK, seed >> 32, stream, step], np.uint64)
 
 
@@ -167,7 +182,6 @@ def _draw(kernel_name: str, out: Any, numbers: int, seed: int, stream: int, step
     xp = cuda.module_of(out)
     counters = step
     if not isinstance(step, xp.ndarray):
-        check_counters(seed, stream, step)
         counters = xp.asarray(np.array([seed, stream, step], np.uint64))
     target = out if out.flags.c_contiguous else xp.empty(out.shape, out.dtype)
     _cu.launch(kernel_name, target, counters, out.size, work=-(-out.size // numbers))

@@ -99,5 +99,19 @@ def test_a_compilation_is_heard_of():
 
 
 def test_what_is_not_contiguous_is_refused():
-    with pytest.raises(numba.TypingError, match="contiguous"):
+    with pytest.raises((TypeError, numba.TypingError), match="contiguous"):
         twice_and_one_units(2, np.arange(8.0)[::2], np.empty(2), work=0)
+
+
+def test_code_takes_no_other_types_than_those_it_was_compiled_for():
+    """Numbers of another type, arrays of another dtype or number of axes; a read-only array is the same to it."""
+    x, y = np.arange(5.0), np.empty(5)
+    twice_and_one_units(5, x, y, work=0)
+    for wrong in (np.empty(5, np.float32), np.empty((5, 1)), np.empty(5, np.int64), 1.0, 1, None):
+        with pytest.raises(TypeError, match=r"twice_and_one_units takes|[Cc]annot determine Numba type"):
+            twice_and_one_units(5, x, wrong, work=0)
+    x.flags.writeable = False
+    for _ in range(2):
+        y[:] = 0
+        twice_and_one_units(5, x, y, work=0)
+        assert y.tolist() == [1, 3, 5, 7, 9]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import pytest
 
@@ -42,7 +41,7 @@ def test_a_view_reaches_the_units_with_its_names(dtype):
         assert y.tolist() == [2, 5, 8, 11, 14, 17, 20]
     line_units(7, y, view=Line(slope, 2, False), work=0)
     assert y.tolist() == [0] * 7
-    with pytest.raises(numba.TypingError, match="contiguous"):
+    with pytest.raises(TypeError, match="contiguous"):
         line_units(7, y, view=Line(np.full(4, 3, dtype)[::2], 2, True), work=0)
 
 

@@ -32,7 +32,7 @@ NAMES = {  # by module: what this file takes from it
     ),
     "numba.core.callconv.CPUCallConv": ("call_function", "get_function_type", "return_user_exc"),
     "numba.core.codegen.JITCodeLibrary": ("get_pointer_to_function",),
-    "numba.core.dispatcher.Dispatcher": ("compile", "get_call_template", "stats"),
+    "numba.core.dispatcher.Dispatcher": ("compile", "disable_compile", "get_call_template", "stats"),
     "numba.core.funcdesc.FunctionDescriptor": ("llvm_func_name",),
 }
 
@@ -91,6 +91,13 @@ def address_of(dispatcher: Any, kinds: tuple[Any, ...]) -> int:
     dispatcher.compile(kinds)
     overload = dispatcher.overloads[kinds]
     return overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name)
+
+
+def admit(dispatcher: Any, values: tuple[Any, ...]) -> None:
+    """Compile for arguments of these types by a call, after which calls compile for no others: TypeError then."""
+    dispatcher.disable_compile(False)
+    dispatcher(*values)
+    dispatcher.disable_compile()
 
 
 def compiled_just_now(dispatcher: Any) -> bool:

@@ -104,7 +104,8 @@ class Units:
     """A function of a unit of work and arguments, in the Numba subset of Python; its units run in any order.
 
     A call runs ``count`` units, on several threads when there is enough ``work`` to repay waking them. The choice
-    depends on the size alone, never on the number of threads. Arrays are contiguous and share the dtype of the first.
+    depends on the size alone, never on the number of threads. Arrays are contiguous. The code is compiled once for a
+    dtype of the first array; later arguments must be of the same types, and TypeError says so where they are not.
     The function's last argument can be a ``view``, a NamedTuple that names its numbers and arrays. Numba unpacks single
     fields three times as fast as a NamedTuple, so the fields are passed; compiled code takes both in the same way.
     """
@@ -113,11 +114,19 @@ class Units:
         self.function = function
         self.__doc__ = function.__doc__
         self._compiled: dict[Any, tuple[Any, int]] = {}
+        self._kinds: dict[Any, tuple[Any, ...]] = {}
         self._kept: list[Any] = []
 
     def __call__(self, count: int, *args: Any, view: tuple[Any, ...] = (), work: int) -> None:
         """Run the units 0 to count − 1; ``work`` is about the number of elements they touch."""
         start, address = self._compiled.get(args[0].dtype) or self._compile(args, view)
+        try:
+            self._start(start, address, count, args, view, work)
+        except TypeError:  # no code for these types, such as a read-only array
+            self._admit(start, args, view)
+            self._start(start, address, count, args, view, work)
+
+    def _start(self, start: Any, address: int, count: int, args: tuple[Any, ...], view: Any, work: int) -> None:
         if work < PARALLEL_WORK or count < 2 or (threads := pool()).threads == 1:
             start(count, 1, 0, 0, address, *args, *view)
         else:
@@ -127,17 +136,30 @@ class Units:
 
     def _compile(self, args: tuple[Any, ...], view: tuple[Any, ...]) -> tuple[Any, int]:
         with _lock:
-            numba = load_numba()
             leader()
-            kinds = [numba.intp, *map(numba_private.writable_type, args)]
-            if view:
-                kinds.append(numba_private.view_type(view))
+            kinds = self._kinds[args[0].dtype] = self._types(args, view)
             name = f"{self.function.__module__}.{self.function.__qualname__}.{edition()}"
             dispatcher = compiled(self.function, name, **NOT_FROM_PYTHON)
             self._kept.append(dispatcher)  # its code must live as long as its address
             start = compiled(_launch_units, f"{name}.launch", no_cfunc_wrapper=True)
-            self._compiled[args[0].dtype] = start, numba_private.address_of(dispatcher, tuple(kinds))
-            return self._compiled[args[0].dtype]
+            address = numba_private.address_of(dispatcher, kinds)
+            numba_private.admit(start, (0, 1, 0, 0, address, *args, *view))
+            self._compiled[args[0].dtype] = start, address
+            return start, address
+
+    @staticmethod
+    def _types(args: tuple[Any, ...], view: tuple[Any, ...]) -> tuple[Any, ...]:
+        kinds = [load_numba().intp, *map(numba_private.writable_type, args)]
+        return tuple([*kinds, numba_private.view_type(view)] if view else kinds)
+
+    def _admit(self, start: Any, args: tuple[Any, ...], view: tuple[Any, ...]) -> None:
+        """Let a read-only array stand for one that could be written to; TypeError for any other type."""
+        found, wanted = self._types(args, view), self._kinds[args[0].dtype]
+        if found != wanted:
+            name = self.function.__qualname__
+            raise TypeError(f"loop nest {name} takes contiguous arrays and numbers {wanted[1:]}, not {found[1:]}")
+        with _lock:
+            numba_private.admit(start, (0, 1, 0, 0, 0, *args, *view))
 
 
 def units(function: Callable[..., Any]) -> Units:

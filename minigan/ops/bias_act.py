@@ -7,16 +7,12 @@ from typing import Any
 from minigan import kernels
 from minigan.engine.primitive import primitive, primitive_with_results
 from minigan.engine.tensor import Tensor
-from minigan.ops.elementwise import require_float
 from minigan.ops.reduce import broadcast_to, sum_to
 
 
 @primitive
 def bias_act(x: Any, b: Any, *, activation: str, slope: float) -> Any:
     """act(x + b) as one pass: x (..., C), b (C,) or None; see minigan.kernels.bias_act."""
-    require_float(x)
-    if b is not None and b.shape != x.shape[-1:]:
-        raise ValueError(f"b has shape {b.shape} but the last axis of x wants {x.shape[-1:]}")
     return kernels.bias_act(x, b, activation=activation, slope=slope)
 
 

@@ -27,24 +27,8 @@ def pair(value: int | Pair, name: str = "value") -> Pair:
     return int(both[0]), int(both[1])
 
 
-def _check(x: Any, w: Any, names: str) -> None:
-    if x.ndim != 4 or w.ndim != 4:
-        raise ValueError(f"{names} must have 4 axes each")
-    if x.dtype != w.dtype:
-        raise TypeError(f"{names} have dtypes {x.dtype} and {w.dtype}: bring both to one dtype")
-
-
-def _check_bias(x: Any, b: Any, channels: int) -> None:
-    if b is not None and b.shape != (channels,):
-        raise ValueError(f"b has shape {b.shape} but the result has {channels} channels")
-    if b is not None and b.dtype != x.dtype:
-        raise TypeError(f"x is {x.dtype} but b is {b.dtype}: bring both to one dtype")
-
-
 @primitive
 def _conv2d(x: Any, w: Any, b: Any, *, stride: Pair, padding: Pair, activation: str, slope: float) -> Any:
-    _check(x, w, "x (N, H, W, Cin) and w (kh, kw, Cin, Cout)")
-    _check_bias(x, b, w.shape[3])
     return kernels.conv2d(x, w, b, stride=stride, padding=padding, activation=activation, slope=slope)
 
 
@@ -52,15 +36,12 @@ def _conv2d(x: Any, w: Any, b: Any, *, stride: Pair, padding: Pair, activation: 
 def _conv2d_transpose(
     y: Any, w: Any, b: Any, *, stride: Pair, padding: Pair, output_padding: Pair, activation: str, slope: float
 ) -> Any:
-    _check(y, w, "y (N, OH, OW, Cout) and w (kh, kw, Cin, Cout)")
-    _check_bias(y, b, w.shape[2])
     geometry = {"stride": stride, "padding": padding, "output_padding": output_padding}
     return kernels.conv2d_transpose(y, w, b, **geometry, activation=activation, slope=slope)
 
 
 @primitive
 def _conv2d_weight_grad(x: Any, y: Any, *, kernel: Pair, stride: Pair, padding: Pair) -> Any:
-    _check(x, y, "x (N, H, W, Cin) and y (N, OH, OW, Cout)")
     return kernels.conv2d_weight_grad(x, y, kernel=kernel, stride=stride, padding=padding)
 
 

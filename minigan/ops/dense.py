@@ -12,11 +12,6 @@ from minigan.ops.elementwise import raw
 from minigan.ops.shape import reshape, transpose
 
 
-def _check_dtypes(x: Any, w: Any) -> None:
-    if x.dtype != w.dtype:
-        raise TypeError(f"x is {x.dtype} but w is {w.dtype}: bring both to one dtype")
-
-
 def _swap(x: Any) -> Tensor:
     """Swap the last two axes."""
     ndim = raw(x).ndim
@@ -25,9 +20,6 @@ def _swap(x: Any) -> Tensor:
 
 @primitive
 def _matmul(x: Any, w: Any) -> Any:
-    if x.shape[-1] != w.shape[-2]:
-        raise ValueError(f"x has {x.shape[-1]} columns but w has {w.shape[-2]} rows")
-    _check_dtypes(x, w)
     return kernels.matmul(x, w)
 
 
@@ -55,15 +47,6 @@ def matmul(x: Any, w: Any) -> Tensor:
 
 @primitive
 def _dense(x: Any, w: Any, b: Any, *, activation: str, slope: float) -> Any:
-    if w.ndim != 2 or x.ndim != 2 or x.shape[1] != w.shape[0]:
-        raise ValueError(
-            f"x {x.shape} must be (N, {w.shape[0] if w.ndim == 2 else 'n_in'}) and w {w.shape} (n_in, n_out)"
-        )
-    if b is not None and b.shape != (w.shape[1],):
-        raise ValueError(f"b has shape {b.shape} but w {w.shape} needs ({w.shape[1]},)")
-    _check_dtypes(x, w)
-    if b is not None and b.dtype != x.dtype:
-        raise TypeError(f"x is {x.dtype} but b is {b.dtype}: bring both to one dtype")
     return kernels.dense(x, w, b, activation=activation, slope=slope)
 
 

@@ -15,13 +15,6 @@ from minigan.ops.reduce import broadcast_to, mean, sum_to, var
 
 @primitive_with_memo
 def _batch_norm(x: Any, gamma: Any, beta: Any, *, eps: float, activation: str, slope: float) -> Any:
-    channels = x.shape[-1:]
-    if x.ndim < 2 or gamma.shape != channels or beta.shape != channels:
-        raise ValueError(f"x must be (..., C) with at least 2 axes, gamma and beta {channels or '(C,)'}")
-    if x.size == 0:
-        raise ValueError("the batch is empty: batch_norm needs at least one row")
-    if not x.dtype == gamma.dtype == beta.dtype:
-        raise TypeError("x, gamma and beta must have one dtype")
     y, mu, v = kernels.batch_norm(x, gamma, beta, eps=eps, activation=activation, slope=slope)
     return y, (mu, v)
 
@@ -101,6 +94,4 @@ def batch_norm(
     ``activation`` (linear, relu, or leaky_relu with ``slope``) is applied in the same pass. The batch's mean and biased
     variance are in the result's ``memo``.
     """
-    if not eps >= 0:
-        raise ValueError(f"batch_norm: eps must be >= 0, not {eps}")
     return _batch_norm(x, gamma, beta, eps=eps, activation=activation, slope=slope)
