@@ -18,6 +18,7 @@ from minigan.kernels.matmul import dense, matmul
 from minigan.kernels.memory import keep_memory
 from minigan.kernels.optimisers import adam_, rmsprop_, sgd_, squared_norm
 from minigan.kernels.philox import count_up, philox_bits_, philox_normal_, philox_uniform_
+from minigan.kernels.sums import sum_axes
 
 __all__ = [
     "ACTIVATIONS",
@@ -48,5 +49,6 @@ __all__ = [
     "rmsprop_",
     "sgd_",
     "squared_norm",
+    "sum_axes",
     "use",
 ]

@@ -1,7 +1,7 @@
 """y = act(x + b) in one pass over memory, and its derivative expressed through y.
 
     linear      y = v                      dy/dv = 1
-    relu        y = max(v, 0)              dy/dv = [y > 0]                 (0 at v = 0)
+    relu        y = max(v, 0)              dy/dv = [y > 0]                 (0 at v = 0, 1 at NaN)
     leaky_relu  y = v > 0 ? v : slope·v    dy/dv = y > 0 ? 1 : slope       (slope at v = 0)
     tanh        y = tanh v                 dy/dv = 1 − y²
     sigmoid     y = 1 / (1 + e^−v)         dy/dv = y (1 − y)
@@ -81,7 +81,9 @@ def bias_act_grad(g: Any, y: Any, *, activation: str, slope: float) -> Any:
         return g * (1 - y * y)
     if activation == "sigmoid":
         return g * (y * (1 - y))
-    return np.where(y > 0, g, g * slope if activation == "leaky_relu" and slope != 0 else 0).astype(g.dtype, copy=False)
+    if activation == "leaky_relu" and slope != 0:
+        return np.where(y > 0, g, g * slope).astype(g.dtype, copy=False)
+    return np.where(y <= 0, 0, g).astype(g.dtype, copy=False)
 
 
 @bias_act_grad.check
@@ -188,7 +190,7 @@ def _leaky_grad_units(chunk, g, y, slope, out):
             dv[i] = dy[i] if value[i] > 0 else slope * dy[i]
     else:
         for i in range(dy.size):
-            dv[i] = dy[i] if value[i] > 0 else zero
+            dv[i] = zero if value[i] <= 0 else dy[i]
 
 
 @bias_act_sums.numba
@@ -218,7 +220,7 @@ def _leaky_sums_units(chunk, g, y, slope, dv, sums):
                 total[c] += d
         else:
             for c in range(dy.size):
-                d = dy[c] if value[c] > 0 else zero
+                d = zero if value[c] <= 0 else dy[c]
                 out[c] = d
                 total[c] += d
 

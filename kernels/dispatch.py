@@ -165,8 +165,20 @@ def _pair(value: Any) -> tuple[int, int]:
     return _whole(first), _whole(second)
 
 
-_KINDS: dict[Any, Any] = {float: _number, int: _whole, str: _name, tuple[int, int]: _pair}
-_WORDS = {_number: "a number", _whole: "an integer", _name: "a string", _pair: "a pair of integers"}
+def _wholes(value: Any) -> tuple[int, ...]:
+    return tuple(map(_whole, value))
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError
+    return bool(value)
+
+
+_KINDS: dict[Any, Any] = {float: _number, int: _whole, str: _name, bool: _truth}
+_KINDS |= {tuple[int, int]: _pair, tuple[int, ...]: _wholes}
+_WORDS = {_number: "a number", _whole: "an integer", _name: "a string", _truth: "True or False"}
+_WORDS |= {_pair: "a pair of integers", _wholes: "a tuple of integers"}
 
 
 def _declared(reference: Implementation) -> tuple[dict[str, bool], dict[str, Any]]:

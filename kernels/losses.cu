@@ -22,7 +22,7 @@ __device__ __forceinline__ double pointwise(int loss, double t, double& slope) {
     }
     if (loss <= HINGE_REAL) {
         double sign = loss == HINGE_FAKE ? 1 : -1, margin = 1 + sign * t;
-        slope = margin > 0 ? sign : 0;
+        slope = margin <= 0 ? 0 : sign;
         return margin <= 0 ? 0.0 : margin;
     }
     slope = 1;

@@ -29,8 +29,8 @@ _FORMULAS: dict[str, Any] = {
     "softplus_neg": lambda s: (np.maximum(-s, 0) + np.log1p(np.exp(-np.abs(s))), -sigmoid(-s)),
     "square": lambda s: (s * s / 2, s),
     "square_to_one": lambda s: ((s - 1) ** 2 / 2, s - 1),
-    "hinge_fake": lambda s: (np.maximum(1 + s, 0), np.where(s > -1, 1, 0)),
-    "hinge_real": lambda s: (np.maximum(1 - s, 0), np.where(s < 1, -1, 0)),
+    "hinge_fake": lambda s: (np.maximum(1 + s, 0), np.where(s <= -1, 0, 1)),
+    "hinge_real": lambda s: (np.maximum(1 - s, 0), np.where(s >= 1, 0, -1)),
     "linear": lambda s: (s, np.ones_like(s)),
 }
 
@@ -75,7 +75,7 @@ def _loss_units(unit, s, loss, value, slope):
             sign = 1.0 if loss == 4 else -1.0
             margin = 1 + sign * t
             total += margin if (margin > 0 or margin != margin) else 0.0
-            d = sign if margin > 0 else 0.0
+            d = 0.0 if margin <= 0 else sign
         else:
             total += t
             d = 1.0

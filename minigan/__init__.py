@@ -18,6 +18,7 @@ from minigan.engine.autodiff import grad
 from minigan.engine.gradmode import enable_grad, is_grad_enabled, no_grad
 from minigan.engine.tensor import Tensor, tensor
 from minigan.engine.transforms import hvp, jvp, value_and_grad, vjp
+from minigan.random import manual_seed
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ __all__ = [
     "hvp",
     "is_grad_enabled",
     "jvp",
+    "manual_seed",
     "lab",
     "nn",
     "no_grad",

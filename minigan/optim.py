@@ -11,10 +11,10 @@ import numpy as np
 
 from minigan import kernels
 from minigan.engine.autodiff import renew
-from minigan.engine.device import as_array, device_of, may_look, to_device, to_numpy, xp
+from minigan.engine.device import device_of, may_look, to_device, to_numpy, xp
 from minigan.engine.flat import clip_norm as clip_norm
-from minigan.engine.flat import flatten_, views
-from minigan.engine.tensor import Tensor
+from minigan.engine.flat import flatten_, gather_, views
+from minigan.engine.tensor import Tensor, no_attribute, wrap
 
 Parameters = Sequence[Tensor]
 
@@ -44,13 +44,29 @@ class Optimizer:
         self.steps = 0
         self.clock: Any = None
         self.rate: Any = None
+        self._take_hold()
+        self.ema = self.buffer.copy() if ema_decay else self._empty()
+        for slot in self.slots:
+            setattr(self, slot, np.zeros_like(self.buffer))
+
+    def _take_hold(self) -> None:
+        """Bring the parameters into one buffer, and make one for their gradients."""
         self.buffer = flatten_(self.parameters)
         self._views = [p.data for p in self.parameters]
         self.gradient = np.zeros_like(self.buffer)
-        self.ema = self.buffer.copy() if ema_decay else self._empty()
         self._gradients = views(self.gradient, [p.shape for p in self.parameters])
-        for slot in self.slots:
-            setattr(self, slot, np.zeros_like(self.buffer))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or another process needs: its parameters get a buffer of their own there."""
+        lost = ("buffer", "_views", "gradient", "_gradients")
+        return {name: value for name, value in vars(self).items() if name not in lost}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._take_hold()
+
+    def __getattr__(self, name: str) -> Any:
+        raise no_attribute("Optimizer", name)
 
     def _require(self, **ranges: tuple[float, float, float]) -> None:
         """Raise ValueError unless every name's (value, low, high) has low <= value < high."""
@@ -66,18 +82,11 @@ class Optimizer:
 
         FloatingPointError, before anything moves, if the gradient's norm is not finite.
         """
-        if len(gradients) != len(self.parameters):
-            raise ValueError(f"step: {len(gradients)} gradients for {len(self.parameters)} parameters")
         if any(p.data is not view for p, view in zip(self.parameters, self._views, strict=True)):
             raise ValueError(
                 "step: the parameters were moved to another buffer after this optimiser was made: make it afterwards"
             )
-        arrays = [g.data if isinstance(g, Tensor) else as_array(g) for g in gradients]
-        for i, (p, g) in enumerate(zip(self.parameters, arrays, strict=True)):
-            if g.shape != p.shape:
-                raise ValueError(f"step: gradient {i} has shape {g.shape}, its parameter {p.shape}")
-        for into, g in zip(self._gradients, arrays, strict=True):
-            into[...] = g
+        gather_(self._gradients, gradients)
         if self.between is not None:
             self.between(self.gradient)
         if may_look(self.gradient) and not math.isfinite(self.gradient_norm()):
@@ -115,13 +124,8 @@ class Optimizer:
             self.rate.fill(lr)
 
     def _pace(self) -> dict[str, Any]:
-        """Return the settings that all kernels take: the learning rate, and the decay of the average."""
-        return {"lr": self._now(self.lr, self.rate), "decay": self.ema_decay}
-
-    @staticmethod
-    def _now(here: Any, there: Any) -> Any:
-        """Return the host's number, or the device memory that holds it for a captured graph."""
-        return here if there is None else there
+        """Return what all kernels take: the decay of the average, and lr, which a captured graph has in its memory."""
+        return {"lr": self.lr if self.rate is None else self.rate, "decay": self.ema_decay}
 
     def gradient_norm(self) -> float:
         """Return the Euclidean norm of the whole gradient of the last step."""
@@ -131,7 +135,7 @@ class Optimizer:
         """Return the moving average of the parameters, as constants that later steps keep changing."""
         if not self.ema.size:
             raise ValueError("this optimiser keeps no average: make it with ema_decay > 0")
-        return [Tensor(view) for view in views(self.ema, [p.shape for p in self.parameters])]
+        return [wrap(view) for view in views(self.ema, [p.shape for p in self.parameters])]
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the state that a bitwise resume needs: the moments, the average and the number of steps."""
@@ -223,7 +227,7 @@ class Adam(Optimizer):
 
     def _step_(self) -> None:
         arrays, (beta1, beta2) = (self.buffer, self.gradient, self.first, self.second, self.ema), self.betas
-        step = self._now(self.steps, self.clock)
+        step = self.steps if self.clock is None else self.clock
         kernels.adam_(*arrays, beta1=beta1, beta2=beta2, eps=self.eps, step=step, **self._pace())
 
     def rates(self) -> Any:

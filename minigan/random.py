@@ -13,7 +13,7 @@ import numpy as np
 from minigan import kernels
 from minigan.engine.device import module, resolve, to_device
 from minigan.engine.recorder import perform
-from minigan.engine.tensor import FLOATS, Tensor
+from minigan.engine.tensor import FLOATS, Tensor, wrap
 from minigan.kernels.philox import check_counters
 
 _NAMES = (
@@ -21,6 +21,38 @@ _NAMES = (
     "condition",
 )  # fmt: skip
 STREAMS = {name: number for number, name in enumerate(_NAMES)}
+
+
+_shared: list[tuple[Generator, int]] = []
+_next_seeds: dict[str, int] = {}
+_first_seed = 0
+
+
+def shared(stream: str, offset: int) -> Generator:
+    """Return a generator for what is made one after the other in this process; :func:`manual_seed` resets it."""
+    generator = Generator(offset, stream=stream)
+    _shared.append((generator, offset))
+    return generator
+
+
+def next_seed(use: str) -> int:
+    """Return another seed at every call, by how many there were for this use."""
+    _next_seeds[use] = _next_seeds.get(use, -1) + 1
+    return (_first_seed + _next_seeds[use]) % 2**64
+
+
+def manual_seed(seed: int) -> None:
+    """Start all randomness that has no seed of its own: the weights of new layers, the seeds of dropout and noise.
+
+    A notebook cell that begins with it makes the same networks each time it runs. Generators, trainers and data take
+    their seeds themselves. ``seed`` is an integer from 0 to 2⁶⁴ − 1; a new process behaves as after ``manual_seed(0)``.
+    """
+    global _first_seed
+    Generator(seed)  # refuses what is no seed
+    for generator, offset in _shared:
+        generator.seed, generator.step = (int(seed) + offset) % 2**64, 0
+    _next_seeds.clear()
+    _first_seed = int(seed) * 2**32 % 2**64
 
 
 class Generator:
@@ -33,7 +65,7 @@ class Generator:
         if stream not in STREAMS:
             raise ValueError(f"unknown stream {stream!r}: choose from {', '.join(STREAMS)}")
         for name, number in (("seed", seed), ("step", step)):
-            if not isinstance(number, int | np.integer):
+            if isinstance(number, bool) or not isinstance(number, int | np.integer):
                 raise TypeError(f"a {name} must be an integer, not {type(number).__name__}")
         self.device = resolve(device)
         self.seed = int(seed)
@@ -52,7 +84,7 @@ class Generator:
     def _fill(self, fill: Any, shape: int | tuple[int, ...], dtype: Any) -> Tensor:
         if np.dtype(dtype) not in FLOATS:
             raise TypeError(f"random numbers are float32 or float64, not {np.dtype(dtype)}")
-        return Tensor(perform(self._draw, fill, shape, dtype))
+        return wrap(perform(self._draw, fill, shape, dtype))
 
     def _draw(self, fill: Any, shape: int | tuple[int, ...], dtype: Any) -> Any:
         out = module(self.device).empty(shape, dtype)

@@ -254,3 +254,27 @@ def test_a_traced_game_replays_them(layers):
         return found
 
     assert play(False) == play(True)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("make", [lambda: nn.Dense(40, 7), lambda: nn.Dense(7, 40), lambda: nn.Conv2d(3, 5, 4)])
+def test_spectral_norm_holds_before_any_training(make, exact):
+    """At once, and after an initialiser: σ of the weight that is used is 1."""
+    layer = nn.SpectralNorm(make(), exact).eval()
+    for scheme in (None, "dcgan", "he"):
+        if scheme:
+            nn.initialise(layer, scheme, Generator(3, stream="init"))
+        matrix = layer.layer.w.data.reshape(-1, layer.layer.w.shape[-1])
+        shown = np.eye(len(matrix), dtype=np.float32)
+        if layer.layer.w.ndim == 4:
+            kh, kw, c_in, _ = layer.layer.w.shape
+            shown = shown.reshape(-1, kh, kw, c_in)
+        used = (layer(mg.tensor(shown)) - layer(mg.tensor(np.zeros_like(shown)))).numpy().reshape(len(matrix), -1)
+        np.testing.assert_allclose(np.linalg.svd(used, compute_uv=False)[0], 1.0, rtol=2e-6)
+
+
+def test_spectral_norm_of_a_zero_weight_can_grow():
+    layer = nn.SpectralNorm(nn.Dense(3, 2))
+    layer.layer.w.data[...] = 0
+    layer.restart()
+    assert np.linalg.norm(layer.u) == pytest.approx(1.0)

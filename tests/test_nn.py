@@ -466,3 +466,14 @@ def test_repr(layer, text):
 def test_bad_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_batch_norm_refuses_to_train_on_one_value():
+    """One value for each channel is its own mean: the gradient would be zero."""
+    layer = nn.BatchNorm(3)
+    for shape in ((1, 3), (1, 1, 1, 3)):
+        with pytest.raises(ValueError, match="more than one value for each channel"):
+            layer(mg.tensor(np.ones(shape, np.float32)))
+        assert layer.eval()(mg.tensor(np.ones(shape, np.float32))).shape == shape
+        layer.train()
+    assert layer(mg.tensor(np.ones((1, 2, 1, 3), np.float32))).shape == (1, 2, 1, 3)

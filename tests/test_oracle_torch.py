@@ -277,3 +277,72 @@ def test_optimiser_over_20_steps(name):
     for a, b, first in zip(ours, theirs, start, strict=True):
         assert_close(a, b)
         assert np.abs(a.numpy() - first).min() > 0
+
+
+# --- conventions at NaN, ±∞ and ±0 ------------------------------------------------------------------------------------
+
+INF, NAN = float("inf"), float("nan")
+SPECIAL = [NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0]
+ZERO = torch.zeros((), dtype=torch.float64)
+POINTWISE = {
+    "abs": (ops.abs, torch.abs),
+    "clip": (lambda x: ops.clip(x, -1.0, 1.0), lambda x: torch.clamp(x, -1.0, 1.0)),
+    "clip low": (lambda x: ops.clip(x, low=0.0), lambda x: torch.clamp(x, min=0.0)),
+    "clip high": (lambda x: ops.clip(x, high=0.0), lambda x: torch.clamp(x, max=0.0)),
+    "div": (lambda x: x / 2.0, lambda x: x / 2.0),
+    "exp": (ops.exp, torch.exp),
+    "exponential": (lambda x: 2.0**x, lambda x: 2.0**x),
+    "hinge fake": (lambda x: ops.mean_loss(x, "hinge_fake") * 7.0, lambda x: functional.relu(1 + x)),
+    "hinge real": (lambda x: ops.mean_loss(x, "hinge_real") * 7.0, lambda x: functional.relu(1 - x)),
+    "leaky_relu": (lambda x: ops.leaky_relu(x, 0.2), lambda x: functional.leaky_relu(x, 0.2)),
+    "log": (ops.log, torch.log),
+    "maximum": (lambda x: ops.maximum(x, 0.0), lambda x: torch.maximum(x, ZERO)),
+    "maximum, second": (lambda x: ops.maximum(0.0, x), lambda x: torch.maximum(ZERO, x)),
+    "minimum": (lambda x: ops.minimum(x, 0.0), lambda x: torch.minimum(x, ZERO)),
+    "mul": (lambda x: x * 0.0, lambda x: x * 0.0),
+    "power -1": (lambda x: x**-1, lambda x: x**-1),
+    "power 0": (lambda x: x**0, lambda x: x**0),
+    "power 1.5": (lambda x: x**1.5, lambda x: x**1.5),
+    "power 1": (lambda x: x**1, lambda x: x**1),
+    "power 3": (lambda x: x**3, lambda x: x**3),
+    "reciprocal": (lambda x: 1.0 / x, lambda x: 1.0 / x),
+    "relu": (ops.relu, functional.relu),
+    "sigmoid": (ops.sigmoid, torch.sigmoid),
+    "softplus": (ops.softplus, lambda x: -functional.logsigmoid(-x)),
+    "softplus loss": (lambda x: ops.mean_loss(x, "softplus") * 7.0, lambda x: -functional.logsigmoid(-x)),
+    "sqrt": (ops.sqrt, torch.sqrt),
+    "square": (ops.square, torch.square),
+    "tanh": (ops.tanh, torch.tanh),
+    "where": (lambda x: ops.where(x.data > 0, x, 0.0), lambda x: torch.where(x > 0, x, ZERO)),
+}
+ROWS_OF_TWO = [[INF, 1.0], [INF, INF], [-INF, -INF], [-INF, 1.0], [NAN, 1.0], [INF, -INF], [1.0, 1.0], [0.0, -0.0]]
+REDUCED = {
+    "logsumexp": (lambda x: ops.logsumexp(x, axis=1), lambda x: torch.logsumexp(x, 1)),
+    "max": (lambda x: ops.max(x, axis=1), lambda x: torch.amax(x, 1)),
+    "mean": (lambda x: ops.mean(x, axis=1), lambda x: torch.mean(x, 1)),
+    "min": (lambda x: ops.min(x, axis=1), lambda x: torch.amin(x, 1)),
+    "softmax": (
+        lambda x: ops.softmax(x) * np.array([1.0, 2.0]),
+        lambda x: torch.softmax(x, 1) * torch.tensor([1.0, 2.0]),
+    ),
+    "sum": (lambda x: ops.sum(x, axis=1), lambda x: torch.sum(x, 1)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("name", [*POINTWISE, *REDUCED])
+def test_gradients_at_special_values_are_those_of_torch(name):
+    """Value and gradient at every special value, also where a cotangent is infinite; bits of a zero's sign aside."""
+    ours, theirs = (POINTWISE | REDUCED)[name]
+    points = np.array(ROWS_OF_TWO if name in REDUCED else SPECIAL)
+    x, t = mg.tensor(points, requires_grad=True), torch.tensor(points, requires_grad=True)
+    y, expected = ours(x), theirs(t)
+    whole = name.startswith(("hinge", "softplus loss"))  # a mean over all: its value is one number
+    if not whole:
+        np.testing.assert_array_equal(y.data, expected.detach().numpy())
+    (wanted,) = torch.autograd.grad(expected.sum(), t)
+    found = mg.grad(y if whole else y.sum(), x)
+    if name in ("softplus", "softplus loss", "sigmoid", "tanh", "exponential", "logsumexp"):
+        np.testing.assert_allclose(found.data, wanted.numpy(), rtol=1e-15)
+    else:
+        np.testing.assert_array_equal(found.data, wanted.numpy())

@@ -12,7 +12,8 @@ import pytest
 
 import minigan as mg
 from minigan import nn, ops, optim
-from minigan.engine.recorder import perform, recording
+from minigan.engine.primitive import Primitive
+from minigan.engine.recorder import perform, record, recording
 from minigan.engine.trace import Traced
 from minigan.gan import Alternating, Config, Diverged, Game, Replayed, build, make_players, penalties
 from minigan.gan.dynamics import DYNAMICS
@@ -430,3 +431,68 @@ def test_an_undeclared_buffer_or_a_layer_in_a_list_is_watched(change):
     real, z = noise.normal((4, 2)), noise.normal((4, 2))
     found, wanted = replayed.generator_gradient(real, z), played.generator_gradient(real, z)
     assert [g.numpy().tobytes() for g in found.parts] == [g.numpy().tobytes() for g in wanted.parts]
+
+
+# --- names and settings of any kind -----------------------------------------------------------------------------------
+
+
+def odd_primitives():
+    """Ops whose names and settings are no Python names, or too deep or long for Python's parser."""
+    deep = 1.0
+    for _ in range(300):
+        deep = (deep,)
+    plain = lambda x, **settings: 2.0 * x  # noqa: E731
+
+    def spaced(x, **settings):
+        return 2.0 * x
+
+    spaced.__name__ = "an op; import os"
+    numbered = lambda x, **settings: 2.0 * x  # noqa: E731
+    numbered.__name__ = "2x"
+    strange = lambda x, **settings: 2.0 * x  # noqa: E731
+    strange.__name__ = "größe\ud800"
+    settings = {"lambda": 1, "two words": (1.0, "\ud800"), "größe": 10**5000, "deep": deep, "nan": math.nan, "x0": 3}
+    for function in (plain, spaced, numbered, strange):
+        op = Primitive(function, function.__name__, register=False)
+        op.defvjp(lambda g, y, x, **_: g * 2.0)
+        yield lambda x, op=op: op(x, **settings)
+
+
+def test_names_and_settings_of_any_kind_are_traced():
+    for op in odd_primitives():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            traced = Traced(lambda x, op=op: op(ops.exp(x)), lambda: [])
+            for value in (1.0, 2.0, 3.0, 4.0):
+                x = mg.tensor([value])
+                np.testing.assert_array_equal(traced(x).data, 2 * np.exp(x.data))
+        assert all(program.trusted for program in traced._programs.values())
+
+
+def test_an_array_deep_in_a_tuple_is_not_frozen():
+    """Too deep to be followed: the replay is refused, or right."""
+
+    def nest(value, depth):
+        return value if not depth else (nest(value, depth - 1),)
+
+    def first(x, *, deep):
+        while isinstance(deep, tuple):
+            deep = deep[0]
+        return x * deep
+
+    op = Primitive(first, "first", register=False)
+    for depth in (3, 50):
+        traced = Traced(lambda x, d=depth: op(x, deep=nest(ops.exp(x).data, d)), lambda: [])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for value in (1.0, 2.0, 3.0, 4.0):
+                x = mg.tensor([value])
+                np.testing.assert_array_equal(traced(x).data, x.data * np.exp(x.data))
+
+
+def test_a_long_trace_takes_time_in_proportion():
+    """Each constant is found by its address: a network of thousands of layers is traced in a moment."""
+    x, weights = mg.tensor([1.0]), [mg.tensor([1.0 + i / 1e6]) for i in range(4000)]
+    _, recorder = record(lambda x: [ops.mul(x, w) for w in weights], [x], [x.data])
+    assert len(recorder.calls) == 4000
+    assert len(recorder.constants) == len(recorder._constant_names) + 1

@@ -77,6 +77,6 @@ __device__ __forceinline__ T activate_grad(T g, T y, int activation, T slope) {
     if (activation == LINEAR) return g;
     if (activation == TANH) return g * (1 - y * y);
     if (activation == SIGMOID) return g * (y * (1 - y));
-    if (y > 0) return g;
-    return activation == RELU || slope == 0 ? T(0) : slope * g;
+    if (activation == RELU || slope == 0) return y <= 0 ? T(0) : g;  // at NaN g passes
+    return y > 0 ? g : slope * g;
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from minigan.engine.device import as_array
-from minigan.engine.tensor import Tensor
+from minigan.engine.tensor import Tensor, wrap
 from minigan.ops.elementwise import raw
 
 
@@ -23,4 +23,4 @@ def as_batch(x: Any) -> Batch:
     """Return x as a batch: itself, or a Tensor or an array of samples without conditions."""
     if isinstance(x, Batch):
         return x
-    return Batch(x if isinstance(x, Tensor) else Tensor(as_array(raw(x))))
+    return Batch(x if isinstance(x, Tensor) else wrap(as_array(raw(x))))

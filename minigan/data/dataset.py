@@ -12,7 +12,7 @@ import numpy as np
 
 from minigan.data.batch import Batch
 from minigan.engine.device import device_of, to_device, xp
-from minigan.engine.tensor import Tensor
+from minigan.engine.tensor import Tensor, wrap
 from minigan.random import Generator
 
 
@@ -60,13 +60,13 @@ class Dataset:
 
     def batch(self, rows: Any, *, given: bool = True) -> Batch:
         """Return the samples of some rows (n,) as float32, with their conditions if ``given``."""
-        return Batch(Tensor(self._samples(rows)), self.given(rows) if given else None)
+        return Batch(wrap(self._samples(rows)), self.given(rows) if given else None)
 
     def given(self, rows: Any) -> Tensor | None:
         """Return the conditions (n, K) of some rows: one-hot classes, or attributes; None without labels."""
         if self.labels is not None:
-            return Tensor(self._one_hot[self.labels[rows]])
-        return None if self.attributes is None else Tensor(self.attributes[rows].astype(np.float32))
+            return wrap(self._one_hot[self.labels[rows]])
+        return None if self.attributes is None else wrap(self.attributes[rows].astype(np.float32))
 
     def reference(self, count: int | None = None) -> np.ndarray:
         """Return the samples of :meth:`part`, or all samples without a count, as one float32 array (count, ...)."""

@@ -15,8 +15,8 @@ import numpy as np
 
 from minigan.engine.device import as_array
 from minigan.engine.gradmode import enable_grad, no_grad
-from minigan.engine.primitive import primitive
-from minigan.engine.tensor import Tensor, next_id
+from minigan.engine.primitive import primitive_of_numbers
+from minigan.engine.tensor import Tensor, next_id, tensor, wrap
 from minigan.kernels import one_moment
 
 
@@ -140,7 +140,7 @@ def grad(
             continue
         if x in reached or (materialize_grads and x.id <= output.id):
             # no path, or one whose derivative is zero everywhere (sign, a step)
-            results[i] = Tensor(np.zeros_like(x.data))
+            results[i] = wrap(np.zeros_like(x.data))
         else:
             newer = ", or was changed (by an optimiser) after it was computed" if x.id > output.id else ""
             what = f"the output ({output.op.name if output.op else 'a leaf'}, {output.shape})"
@@ -158,14 +158,14 @@ def as_cotangent(name: str, output: Tensor, given: Any) -> Tensor:
     if given is None:
         if output.size != 1:
             raise ValueError(f"{name}: an output of shape {output.shape} needs a grad_output of that shape")
-        return Tensor(np.ones_like(output.data))
-    cotangent = given if isinstance(given, Tensor) else Tensor(as_array(given))
+        return wrap(np.ones_like(output.data))
+    cotangent = given if isinstance(given, Tensor) else tensor(as_array(given), device=output.device)
     if cotangent.shape != output.shape:
         raise ValueError(f"{name}: grad_output has shape {cotangent.shape}, the output {output.shape}")
     return cotangent if cotangent.dtype == output.dtype else cotangent.astype(output.dtype)
 
 
-@primitive
+@primitive_of_numbers
 def copy(x: Any) -> Any:
     """A copy of the array."""
     return x.copy()

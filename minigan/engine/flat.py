@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigan import kernels
+from minigan.engine.device import as_array
 from minigan.engine.tensor import Tensor
 
 
@@ -61,6 +62,18 @@ def flatten_(tensors: Sequence[Tensor]) -> Any:
         for t, view in zip(tensors, views(buffer, [t.shape for t in tensors]), strict=True):
             t.data = view
     return buffer
+
+
+def gather_(into: Sequence[Any], gradients: Sequence[Any]) -> None:
+    """Write a gradient (a Tensor or an array) into each view of a buffer; ValueError if they do not fit."""
+    if len(gradients) != len(into):
+        raise ValueError(f"step: {len(gradients)} gradients for {len(into)} parameters")
+    arrays = [g.data if isinstance(g, Tensor) else as_array(g) for g in gradients]
+    for i, (view, g) in enumerate(zip(into, arrays, strict=True)):
+        if g.shape != view.shape:
+            raise ValueError(f"step: gradient {i} has shape {g.shape}, its parameter {view.shape}")
+    for view, g in zip(into, arrays, strict=True):
+        view[...] = g
 
 
 def clip_norm(most: float) -> Callable[[Any], None]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -15,24 +17,44 @@ class _Mode:
     """One entered ``with`` block. Blocks form a chain from inner to outer, held by a context variable.
 
     A generator that yields inside a block must not switch recording off for its consumer: a block entered by a
-    generator counts only while that generator's frame is on the stack, and blocks may be left in any order.
+    generator counts only while that generator's frame is on the stack, and blocks may be left in any order. Nor does a
+    block count for a signal handler that interrupts it: what the handler computes is not the code in the block.
     """
 
-    __slots__ = ("active", "enabled", "frame", "outer")
+    __slots__ = ("active", "enabled", "frame", "handlers", "outer", "suspendable")
 
-    def __init__(self, enabled: bool, outer: _Mode | None, frame: int | None) -> None:
+    def __init__(self, enabled: bool, outer: _Mode | None, frame: int, suspendable: bool) -> None:
         self.enabled = enabled
         self.outer = outer
         self.frame = frame
+        self.suspendable = suspendable
+        self.handlers = _signal_handlers()
         self.active = True
 
-    def on_stack(self) -> bool:
+    def counts(self) -> bool:
+        """Return whether the block holds for the code that runs now."""
+        if not self.active:
+            return False
+        if not (self.suspendable or self.handlers):
+            return True
         frame: Any = sys._getframe(1)
-        while frame is not None:
-            if id(frame) == self.frame:
-                return True
+        while frame is not None and id(frame) != self.frame:
+            if frame.f_code in self.handlers:
+                return False
             frame = frame.f_back
-        return False
+        return frame is not None or not self.suspendable
+
+
+_SIGNALS = range(1, min(32, signal.NSIG))
+
+
+def _signal_handlers() -> frozenset[Any]:
+    """Return the code of Python's functions that a signal calls now; none outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return frozenset()
+    handlers = [signal.getsignal(number) for number in _SIGNALS]
+    codes = [getattr(handler, "__code__", None) for handler in handlers]  # functions and methods have one
+    return frozenset(code for code in codes if code is not None)
 
 
 _mode: ContextVar[_Mode | None] = ContextVar("minigan_grad_mode", default=None)
@@ -43,7 +65,7 @@ def is_grad_enabled() -> bool:
     """Return whether ops on Tensors that require grad record a graph here."""
     mode = current_mode()
     while mode is not None:
-        if mode.active and (mode.frame is None or mode.on_stack()):
+        if mode.counts():
             return mode.enabled
         mode = mode.outer
     return True
@@ -76,7 +98,7 @@ class _GradMode:
     def __enter__(self) -> None:
         frame = _owner(sys._getframe(1))
         suspendable = frame.f_code.co_flags & _SUSPENDABLE
-        mode = _Mode(self.enabled, _mode.get(), id(frame) if suspendable else None)
+        mode = _Mode(self.enabled, _mode.get(), id(frame), bool(suspendable))
         self._entered.append(mode)
         _mode.set(mode)
 

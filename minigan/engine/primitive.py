@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from minigan.engine.device import is_array
 from minigan.engine.gradmode import current_mode, is_grad_enabled
 from minigan.engine.recorder import recording
-from minigan.engine.tensor import Tensor, tensor
+from minigan.engine.tensor import FLOAT32, FLOATS, Tensor, native, tensor, wrap
 
 Rule = Callable[..., Any]
 _primitives: list[Primitive] = []
@@ -26,12 +27,19 @@ class Primitive:
     """An op that the engine differentiates: a function on arrays, and one rule for each array argument.
 
     Array arguments are positional (a Tensor, an array, a number or None), settings keyword-only. A rule is called as
-    ``rule(g, y, *arguments, **settings)``: the cotangent and the result as Tensors, the arguments as they were given.
+    ``rule(g, y, *arguments, **settings)``: the cotangent, the result and the arguments, arrays as Tensors.
+
+    One rule holds for what goes in: arrays are float32 or float64, and with ``integers`` also integers and bools, which
+    do not mix with floats (but a bool mask does); NumPy's scalars count as Python's numbers. TypeError for the rest.
+    A recorded call keeps copies of arrays that are not Tensors: their owner may write into them before the gradient.
     """
 
-    def __init__(self, forward: Callable[..., Any], name: str, *, register: bool = True) -> None:
+    def __init__(
+        self, forward: Callable[..., Any], name: str, *, register: bool = True, integers: bool = False
+    ) -> None:
         self.forward = forward
         self.name = name
+        self.integers = integers
         self.rules: tuple[Rule | None, ...] = ()
         self.joint_rule: Rule | None = None
         if register:
@@ -50,33 +58,88 @@ class Primitive:
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
         """Compute the result, and record the call if an argument requires grad."""
-        record = False
+        record = odd = False
         arrays = []
         for x in args:
             if type(x) is Tensor:
-                arrays.append(x.data)
+                data = x.data
+                arrays.append(data)
                 if x.requires_grad:
                     record = True
-            elif type(x) is not float and isinstance(x, np.generic):
-                arrays.append(x.item())  # like a Python number, a NumPy scalar does not raise the dtype
-            elif type(x) is list or type(x) is tuple:
-                return self(*(tensor(a).data if isinstance(a, list | tuple) else a for a in args), **settings)
-            else:
+                elif data.dtype is not FLOAT32 and data.dtype not in FLOATS:
+                    odd = True
+            elif x is None or type(x) is float or type(x) is int:
                 arrays.append(x)
+            else:
+                odd = True
+                arrays.append(_operand(self.name, x))
+        if odd:
+            self._check(arrays, settings)
         try:
             data = self.forward(*arrays, **settings)
         except (ValueError, TypeError, IndexError) as error:
             kind = next(k for k in (ValueError, TypeError, IndexError) if isinstance(error, k))
             raise kind(f"{describe_call(self.name, arrays, settings)}: {error}") from None
+        record = record and (current_mode() is None or is_grad_enabled())
+        if odd:
+            foreign = [a for x, a in zip(args, arrays, strict=True) if type(x) is not Tensor and is_array(a)]
+            data = _apart(data, foreign)
+            args = tuple(_kept(x, a, record) for x, a in zip(args, arrays, strict=True))
         recorder = recording()
         if recorder is not None:
             data = recorder.add(self.forward, arrays, settings, data)
-        if record and (current_mode() is None or is_grad_enabled()):
-            return Tensor(data, True, self, args, settings)
-        return Tensor(data)
+        return wrap(data, True, self, args, settings) if record else wrap(data)
+
+    def _check(self, arrays: Sequence[Any], settings: dict[str, Any]) -> None:
+        """Raise TypeError for dtypes that this op does not take."""
+        found = [x.dtype for x in arrays if is_array(x)]
+        floats = [d for d in found if d in FLOATS] + [x for x in arrays if type(x) is float]
+        whole = [d for d in found if d.kind in "iub"]
+        if all(d in FLOATS for d in found) or (whole and len(whole) == len(found) and self.integers and not floats):
+            return
+        call = describe_call(self.name, arrays, settings)
+        if any(d not in FLOATS and d.kind not in "iub" for d in found):
+            raise TypeError(f"{call}: arrays must be float32, float64, integers or bools")
+        if not self.integers:
+            raise TypeError(f'{call}: arrays must be float32 or float64: use astype("float32")')
+        if any(d.kind != "b" for d in whole) or len(whole) == len(found):
+            raise TypeError(f'{call}: integers do not mix with floats: use astype("float32") on them')
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
+
+
+def _operand(name: str, x: Any) -> Any:
+    """Return an argument that is no Tensor and no Python number as a plain array or a number; TypeError for others."""
+    if isinstance(x, np.generic):
+        x = x.item()  # like a Python number, a NumPy scalar does not raise the dtype
+    if isinstance(x, bool | int | float):
+        return x
+    if isinstance(x, list | tuple):
+        return tensor(x).data
+    if isinstance(x, np.ndarray) and not isinstance(x, np.ma.MaskedArray):
+        return np.require(x, native(x.dtype), "A")
+    if is_array(x) and not isinstance(x, np.ndarray):
+        return x
+    raise TypeError(f"{name}: arguments are Tensors, arrays and real numbers, not {type(x).__name__}")
+
+
+def _kept(given: Any, array: Any, record: bool) -> Any:
+    """Return an argument as a graph holds it: an array as a Tensor, copied if the graph is recorded."""
+    if type(given) is Tensor or not is_array(array):
+        return given if type(given) is Tensor else array
+    return wrap(_copied(array) if record else array)
+
+
+def _copied(array: Any) -> Any:
+    copied, recorder = array.copy(), recording()
+    return copied if recorder is None else recorder.add(_copied, [array], {}, copied)
+
+
+def _apart(data: Any, foreign: Sequence[Any]) -> Any:
+    """Return a result that shares no memory with the caller's arrays."""
+    shared = isinstance(data, np.ndarray) and any(np.may_share_memory(data, array) for array in foreign)
+    return data.copy() if shared else data
 
 
 class MemoPrimitive(Primitive):
@@ -100,15 +163,20 @@ class MultiPrimitive(Primitive):
         """Compute the results as a tuple."""
         joint = super().__call__(*args, **settings)
         if not joint.requires_grad:
-            return tuple(Tensor(data) for data in joint.data)
+            return tuple(wrap(data) for data in joint.data)
         return tuple(
-            Tensor(data, True, part, args, settings) for part, data in zip(self.parts, joint.data, strict=True)
+            wrap(data, True, part, joint.inputs, settings) for part, data in zip(self.parts, joint.data, strict=True)
         )
 
 
 def primitive(forward: Callable[..., Any]) -> Primitive:
-    """Make a primitive of a function on arrays."""
+    """Make a primitive of a function on arrays of floats."""
     return _dressed(Primitive(forward, forward.__name__.strip("_")))
+
+
+def primitive_of_numbers(forward: Callable[..., Any]) -> Primitive:
+    """Make a primitive of a function on arrays of floats, integers or bools."""
+    return _dressed(Primitive(forward, forward.__name__.strip("_"), integers=True))
 
 
 def primitive_with_memo(forward: Callable[..., Any]) -> MemoPrimitive:

@@ -14,7 +14,8 @@ import numpy as np
 
 from minigan.engine import device as devices
 
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+FLOAT32 = np.dtype(np.float32)
+FLOATS = (FLOAT32, np.dtype(np.float64))
 
 next_id = itertools.count(1).__next__
 
@@ -22,6 +23,7 @@ next_id = itertools.count(1).__next__
 class Tensor:
     """An array of numbers that remembers how it was computed. Make leaves with :func:`minigan.engine.tensor`.
 
+    A Tensor keeps a copy of the data that it is made of, so a later change of the caller's array does not reach it.
     ``data`` is read-only by contract: only an optimiser changes the data of leaves, and it renews their ``id`` so that
     a gradient through a graph made before the change is refused.
 
@@ -32,25 +34,19 @@ class Tensor:
 
     __slots__ = ("__weakref__", "born", "data", "id", "inputs", "memo", "op", "requires_grad", "settings")
 
-    __array_ufunc__ = None  # NumPy arrays leave array + tensor to the Tensor
+    data: Any
+    requires_grad: bool
+    op: Any
+    inputs: tuple[Any, ...]
+    settings: Any
+    memo: Any
+    born: int
+    id: int
 
-    def __init__(
-        self,
-        data: Any,
-        requires_grad: bool = False,
-        op: Any = None,
-        inputs: tuple[Any, ...] = (),
-        settings: Any = None,
-        memo: Any = None,
-    ) -> None:
-        # NumPy's functions return scalars for shape ()
-        self.data: Any = data if type(data) is np.ndarray or not isinstance(data, np.generic) else np.asarray(data)
-        self.requires_grad = requires_grad
-        self.op = op
-        self.inputs = inputs
-        self.settings = settings
-        self.memo = memo
-        self.born = self.id = next_id()
+    def __new__(cls, data: Any, requires_grad: bool = False) -> Tensor:
+        """Make a leaf of a copy of ``data``, as :func:`tensor` does; arrays of a device stay there."""
+        where = devices.device_of(data.data if isinstance(data, Tensor) else data)
+        return tensor(data, device=where, requires_grad=requires_grad)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -89,7 +85,31 @@ class Tensor:
 
     def detach(self) -> Tensor:
         """Return a copy of the data as a constant: no gradient passes through it, and no optimiser reaches it."""
-        return Tensor(self.data.copy())
+        return wrap(self.data.copy())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.op is not None:
+            raise TypeError(
+                f"a Tensor with a graph (op={self.op.name}) cannot be copied or pickled: its graph would be lost, "
+                "so copy t.detach()"
+            )
+        return _unpickled, (self.data.copy(), self.requires_grad)
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return str(self)
+        if self.data.size != 1:
+            raise TypeError(f"the format {spec!r} needs a Tensor of one entry, not of shape {self.shape}")
+        return format(self.data.item(), spec)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(
+            "a Tensor is never written into, because graphs hold it: make another one with ops.where(mask, value, t) "
+            "or ops.concat, or change the array before tensor(array)"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        raise no_attribute("Tensor", name)
 
     def __len__(self) -> int:
         if not self.data.ndim:
@@ -138,6 +158,8 @@ class Tensor:
         def __gt__(self, other: Any) -> Tensor: ...
         def __ge__(self, other: Any) -> Tensor: ...
         def __pow__(self, exponent: float) -> Tensor: ...
+        def __rpow__(self, base: float) -> Tensor: ...
+        def __abs__(self) -> Tensor: ...
         def __neg__(self) -> Tensor: ...
         def __getitem__(self, index: Any) -> Tensor: ...
         def __iter__(self) -> Iterator[Tensor]: ...
@@ -153,6 +175,68 @@ class Tensor:
         def sum_to(self, shape: tuple[int, ...]) -> Tensor: ...
 
 
+def native(dtype: np.dtype) -> np.dtype:
+    """Return a dtype in this machine's order of bytes."""
+    return dtype if dtype.isnative else dtype.newbyteorder("=")
+
+
+_new = object.__new__
+
+
+def wrap(
+    data: Any, requires_grad: bool = False, op: Any = None, inputs: tuple[Any, ...] = (), settings: Any = None
+) -> Tensor:
+    """Return a Tensor around an array that nobody else writes into, without a copy: the engine's own way."""
+    made = _new(Tensor)
+    # NumPy's functions return scalars for shape ()
+    made.data = data if type(data) is np.ndarray or not isinstance(data, np.generic) else np.asarray(data)
+    made.requires_grad = requires_grad
+    made.op = op
+    made.inputs = inputs
+    made.settings = settings
+    made.memo = None
+    made.born = made.id = next_id()
+    return made
+
+
+def _unpickled(data: Any, requires_grad: bool) -> Tensor:
+    """Return a leaf with an id of this process: ids order the nodes of one process alone."""
+    return wrap(data, requires_grad)
+
+
+HABITS = {
+    "Tensor": {
+        "backward": "gradients are values here: use mg.grad(loss, parameters)",
+        "grad": "no gradient is stored here: use mg.grad(loss, parameters)",
+        "zero_grad": "no gradient is stored here, so there is nothing to set to zero",
+        "requires_grad_": "use mg.tensor(data, requires_grad=True)",
+        "view": "use t.reshape(...)",
+        "permute": "use t.transpose(...)",
+        "unsqueeze": "use t.reshape(...) or t[None]",
+        "squeeze": "use t.reshape(...)",
+        "cuda": 'use t.to("cuda")',
+        "cpu": 'use t.to("cpu")',
+        "float": 'use t.astype("float32")',
+        "double": 'use t.astype("float64")',
+    },
+    "Module": {
+        "zero_grad": "no gradient is stored here, so there is nothing to set to zero",
+        "state_dict": "use named_parameters() and named_buffers()",
+        "cuda": 'use module.to("cuda")',
+    },
+    "Optimizer": {
+        "zero_grad": "no gradient is stored here: use optimizer.step(mg.grad(loss, optimizer.parameters))",
+        "state_dict": "use optimizer.state()",
+    },
+}
+
+
+def no_attribute(kind: str, name: str) -> AttributeError:
+    """Return the error for an attribute that is not there; habits of other libraries get the sentence that helps."""
+    hint = HABITS[kind].get(name)
+    return AttributeError(f"a {kind} has no attribute {name!r}" + (f": {hint}" if hint else ""))
+
+
 def tensor(data: Any, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """Make a leaf Tensor from a copy of ``data`` (numbers, nested lists, an array or a Tensor).
 
@@ -161,6 +245,8 @@ def tensor(data: Any, *, dtype: Any = None, device: str | None = None, requires_
     """
     if isinstance(data, Tensor):
         data = data.data
+    if isinstance(data, np.ma.MaskedArray):
+        raise TypeError("tensor(data): a masked array has entries that are no numbers: fill them first")
     where = devices.resolve(device)
     keep = isinstance(data, np.ndarray | np.generic)
     try:
@@ -169,8 +255,9 @@ def tensor(data: Any, *, dtype: Any = None, device: str | None = None, requires_
         raise ValueError(f"tensor(data): the data must be a rectangular array of numbers ({error})") from None
     if dtype is None and not keep and array.dtype == FLOATS[1]:
         array = array.astype(FLOATS[0])
+    array = array.astype(native(array.dtype), copy=False)
     if array.dtype not in FLOATS and array.dtype.kind not in "iub":
         raise TypeError(f"tensor(data): dtype {array.dtype} is not supported: use float32, float64, integers or bool")
     if requires_grad and array.dtype not in FLOATS:
         raise TypeError(f"tensor(data): only float32 and float64 can require grad, not {array.dtype}")
-    return Tensor(devices.to_device(array, where), requires_grad)
+    return wrap(devices.to_device(array, where), requires_grad)

@@ -23,7 +23,7 @@ import numpy as np
 
 from minigan.engine.autodiff import flatten, unflatten
 from minigan.engine.recorder import Recorder, record
-from minigan.engine.tensor import Tensor
+from minigan.engine.tensor import Tensor, wrap
 from minigan.kernels import one_moment
 
 State = list[dict[str, Any]]
@@ -109,7 +109,7 @@ class _Program:
         """Return the result for other inputs of the same kind."""
         with one_moment():
             results = self.run(*arrays)
-        return unflatten(self.result, iter([None if a is None else Tensor(a) for a in results]))
+        return unflatten(self.result, iter([None if a is None else wrap(a) for a in results]))
 
     def prove(self, function: Callable[..., Any], inputs: Any, arrays: list[Any]) -> Any:
         """Return function(*inputs), and compare a replay with it: its result and its changes to objects."""
@@ -151,7 +151,7 @@ def _attributes(holder: Any) -> dict[str, Any]:
 
 
 def _constants(result: Any) -> Any:
-    return unflatten(result, iter([x if x is None else Tensor(x.data) for x in flatten(result)]))
+    return unflatten(result, iter([x if x is None else wrap(x.data) for x in flatten(result)]))
 
 
 def _array(x: Tensor | None) -> Any:
@@ -188,6 +188,7 @@ def _write(recorder: Recorder, results: list[Any], inputs: int) -> tuple[str, di
         if last:
             lines.append(f"    del {', '.join(last)}")
         lines.append(f"    {result} = {call}")
-        live = (live - made) | uses
+        live -= made
+        live |= uses
     given = ", ".join(f"x{i}" for i in range(inputs))
     return "\n".join([f"def replay({given}):", *reversed(lines), ""]), dict(recorder.constants)

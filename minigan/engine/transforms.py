@@ -10,17 +10,17 @@ import numpy as np
 from minigan.engine.autodiff import as_cotangent, backward, copy, flatten, own, unflatten
 from minigan.engine.device import as_array
 from minigan.engine.gradmode import enable_grad, is_grad_enabled
-from minigan.engine.tensor import FLOATS, Tensor
+from minigan.engine.tensor import FLOATS, Tensor, wrap
 
 
 def _variables(xs: Sequence[Any]) -> list[Tensor]:
     """Return fresh nodes for xs: distinct even if one Tensor is given twice, connected to x if x has a graph."""
     fresh = []
     for x in xs:
-        x = x if isinstance(x, Tensor) else Tensor(as_array(x).copy())
+        x = x if isinstance(x, Tensor) else wrap(as_array(x).copy())
         if x.dtype not in FLOATS:
             raise TypeError(f"only float32 and float64 can be differentiated, not {x.dtype}")
-        fresh.append(copy(x) if x.requires_grad else Tensor(x.data, True))
+        fresh.append(copy(x) if x.requires_grad else wrap(x.data, True))
     return fresh
 
 
@@ -67,7 +67,7 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Any, Callable[[Any], tuple[Ten
         cotangents = [as_cotangent("vjp", y, part) for y, part in zip(outputs, parts, strict=True)]
         again = _is_open([*outputs, *cotangents], variables)
         found = backward(outputs, cotangents, variables, create_graph=again)
-        filled = [Tensor(np.zeros_like(x.data)) if r is None else r for x, r in zip(variables, found, strict=True)]
+        filled = [wrap(np.zeros_like(x.data)) if r is None else r for x, r in zip(variables, found, strict=True)]
         taken = [x.data for x in variables] + [g.data for g in cotangents] + [y.data for y in outputs]
         return tuple(own(filled, taken))
 
@@ -77,7 +77,7 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Any, Callable[[Any], tuple[Ten
 def _one_entry(name: str, value: Tensor) -> Tensor:
     if value.size != 1:
         raise ValueError(f"{name}: the function must return one entry, not shape {value.shape}")
-    return Tensor(np.ones_like(value.data))
+    return wrap(np.ones_like(value.data))
 
 
 def value_and_grad(f: Callable[..., Tensor], *xs: Any) -> Any:
@@ -103,14 +103,14 @@ def jvp(f: Callable[..., Any], xs: Sequence[Any], tangents: Sequence[Any]) -> tu
         variables = _variables(xs)
         result = f(*variables)
         outputs = _outputs("jvp", result)
-        probes = [Tensor(np.zeros_like(y.data), True) for y in outputs]
+        probes = [wrap(np.zeros_like(y.data), True) for y in outputs]
         pulled = backward(outputs, probes, variables, create_graph=True)
         pairs = [
             (p, as_cotangent("jvp", x, t)) for x, p, t in zip(variables, pulled, tangents, strict=True) if p is not None
         ]
     again = _is_open([*outputs, *(t for _, t in pairs)], variables)
     found = backward([p for p, _ in pairs], [t for _, t in pairs], probes, create_graph=again)
-    filled = [Tensor(np.zeros_like(y.data)) if r is None else r for y, r in zip(outputs, found, strict=True)]
+    filled = [wrap(np.zeros_like(y.data)) if r is None else r for y, r in zip(outputs, found, strict=True)]
     return result, unflatten(result, iter(own(filled, [t.data for _, t in pairs])))
 
 

@@ -13,7 +13,7 @@ from minigan.data import Batch, as_batch
 from minigan.engine.autodiff import copy, grad
 from minigan.engine.device import as_array, may_look
 from minigan.engine.gradmode import no_grad
-from minigan.engine.tensor import Tensor
+from minigan.engine.tensor import Tensor, wrap
 from minigan.gan.objectives import NON_SATURATING, Objective
 from minigan.gan.penalties import Look, Penalty, Seen
 from minigan.nn import Module
@@ -116,7 +116,7 @@ class Game:
         If ``fake`` has a graph, the loss is a function of G's parameters too, and has derivatives in both players'.
         """
         real, fake = as_batch(real), as_batch(fake)
-        x = Tensor(as_array(raw(real.x)), requires_grad=any(penalty.at_real for penalty in self.penalties))
+        x = wrap(as_array(raw(real.x)), requires_grad=any(penalty.at_real for penalty in self.penalties))
         real_logits, fake_logits = self.judge(x, real.given), self.judge(*fake)
         loss = self.objective.discriminator(real_logits, fake_logits)
         if not self.penalties:

@@ -14,7 +14,7 @@ import numpy as np
 
 from minigan.engine.autodiff import grad
 from minigan.engine.device import to_numpy
-from minigan.engine.tensor import Tensor
+from minigan.engine.tensor import Tensor, wrap
 from minigan.ops import mean_loss
 from minigan.ops.elementwise import raw
 
@@ -152,8 +152,8 @@ def slopes(objective: Objective, logits: Any, real_logits: Any = None) -> np.nda
     ``real_logits`` of the same shape, 0 unless given.
     """
     values = np.asarray(to_numpy(raw(logits)))
-    s = Tensor(values.copy(), requires_grad=True)
-    partner = Tensor(np.zeros_like(values) if real_logits is None else np.asarray(to_numpy(raw(real_logits))))
+    s = wrap(values.copy(), requires_grad=True)
+    partner = wrap(np.zeros_like(values) if real_logits is None else np.asarray(to_numpy(raw(real_logits))))
     loss = objective.generator(partner if objective.paired else None, s)
     return np.abs(grad(loss, s, materialize_grads=True).data) * values.dtype.type(values.size)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from minigan.engine.autodiff import grad
 from minigan.engine.device import as_array
 from minigan.engine.gradmode import enable_grad
-from minigan.engine.tensor import Tensor
+from minigan.engine.tensor import Tensor, wrap
 from minigan.ops import flatten_samples, mean, relu, reshape, sqrt, square, sum, var
 from minigan.ops.elementwise import raw
 from minigan.random import Generator
@@ -85,12 +85,12 @@ class Penalty:
 
 
 def _constant(x: Any) -> Tensor:
-    return x if isinstance(x, Tensor) else Tensor(as_array(x))
+    return x if isinstance(x, Tensor) else wrap(as_array(x))
 
 
 def _variable(x: Any) -> Tensor:
     """Return x as a node to differentiate with respect to: itself if it has a graph, else a new leaf."""
-    return x if isinstance(x, Tensor) and x.requires_grad else Tensor(as_array(raw(x)), requires_grad=True)
+    return x if isinstance(x, Tensor) and x.requires_grad else wrap(as_array(raw(x)), requires_grad=True)
 
 
 def squared_norms(critic: Critic, x: Tensor, logits: Tensor | None = None) -> Tensor:

@@ -20,7 +20,7 @@ import numpy as np
 from minigan.data import Batch, as_batch
 from minigan.engine import device
 from minigan.engine.device import as_array
-from minigan.engine.tensor import Tensor
+from minigan.engine.tensor import Tensor, wrap
 from minigan.engine.trace import Traced
 from minigan.gan.dynamics import Step
 from minigan.gan.game import Game, Gradient
@@ -92,7 +92,7 @@ def _tensors(x: Any) -> tuple[Tensor | None, Tensor | None]:
     """Return samples and conditions as constants; (None, None) for no batch."""
     if x is None:
         return None, None
-    return tuple(part if part is None or _is_constant(part) else Tensor(as_array(raw(part))) for part in as_batch(x))  # type: ignore[return-value]
+    return tuple(part if part is None or _is_constant(part) else wrap(as_array(raw(part))) for part in as_batch(x))  # type: ignore[return-value]
 
 
 def _is_constant(x: Any) -> bool:

@@ -10,10 +10,11 @@ import numpy as np
 from minigan.data import Batch, Dataset, batch_indices
 from minigan.engine.device import allow_tf32, sizes_told, to_device, to_numpy
 from minigan.engine.gradmode import no_grad
-from minigan.engine.tensor import Tensor
+from minigan.engine.tensor import Tensor, wrap
 from minigan.gan.dynamics import Alternating, Dynamics, Step
 from minigan.gan.events import CheckpointDue, Event, Every, Picture, Row, SpectrumDue, Stepped
 from minigan.gan.game import Diverged, Game, apply
+from minigan.gan.interrupts import WholeSteps
 from minigan.gan.objectives import DEAD, slopes
 from minigan.gan.player import MakeOptimizer, Movement, Player, make_players, part
 from minigan.gan.replay import CapturedStep, Replayed
@@ -66,6 +67,7 @@ class Trainer:
         self.movement = Movement([self.generator, self.discriminator])
         self._captured = self._capture()
         self.steps = 0
+        self._whole = WholeSteps(lambda: (self.steps, *(p.optimizer.steps for p in self._players().values())))
 
     @property
     def generator(self) -> Player:
@@ -120,18 +122,22 @@ class Trainer:
         """Train one step; :class:`Diverged` if a number is not finite, before any player moves by it.
 
         A captured step (on cuda) does not check: :meth:`metrics` raises instead. MemoryError gives the sizes when a
-        device's memory is full.
+        device's memory is full. Ctrl-C waits for the step's end. RuntimeError if the last step was broken off halfway.
         """
+        with self._whole.step():
+            found = self._step()
+            self.steps += 1
+        return found
+
+    def _step(self) -> Step:
         self._follow_schedules()
         first, k = self.steps * self.dynamics.k, self.dynamics.k
         rows = np.stack([batch_indices(len(self.data), self.batch, self.seed, first + i) for i in range(k)])
         try:
             with sizes_told(self.device), allow_tf32(self.tf32):
-                found = self._captured.step(rows) if self._captured else self._run(rows)
+                return self._captured.step(rows) if self._captured else self._run(rows)
         except FloatingPointError as error:
             raise Diverged(f"step {self.steps + 1}: {error}") from None
-        self.steps += 1
-        return found
 
     def _follow_schedules(self) -> None:
         """Set learning rates and instance noise to their values for the next step."""
@@ -236,7 +242,7 @@ class Trainer:
             if np.shape(given) != (count, self.data.conditions):
                 wanted = (count, self.data.conditions)
                 raise ValueError(f"sample: {count} samples need conditions of shape {wanted}, not {np.shape(given)}")
-            return Tensor(to_device(np.asarray(given, np.float32), self.samples_device))
+            return wrap(to_device(np.asarray(given, np.float32), self.samples_device))
         return self._conditions(Generator(seed, stream="condition", step=2**31, device=self.samples_device), count)
 
     @np.errstate(all="ignore")
@@ -259,7 +265,11 @@ class Trainer:
     # --- state --------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return the run's state at this step, by name: both players, movement, counters."""
+        """Return the state at this step, by name: players, movement, counters; RuntimeError for half a step."""
+        self._whole.require()
+        return self._state()
+
+    def _state(self) -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = {"steps": np.array(self.steps, np.int64)}
         for name, player in self._players().items():
             arrays |= {f"{name}/{key}": array for key, array in player.state().items()}
@@ -269,7 +279,7 @@ class Trainer:
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Restore a saved :meth:`state`; ValueError, before anything changes, for the state of another game."""
-        wanted = {name: (array.shape, array.dtype) for name, array in self.state().items()}
+        wanted = {name: (array.shape, array.dtype) for name, array in self._state().items()}
         given = {name: (array.shape, array.dtype) for name, array in state.items()}
         if wanted != given:
             odd = sorted(name for name in wanted | given if wanted.get(name) != given.get(name))
@@ -284,5 +294,5 @@ class Trainer:
         for name, noise in self.noise.items():
             noise.step = int(state[f"noise/{name}"])
             noise.keep_counters_there(False)
-        self.steps = int(state["steps"])
+        self.steps, self._whole.broken = int(state["steps"]), False
         self._captured = self._capture()

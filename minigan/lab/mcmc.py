@@ -16,7 +16,7 @@ import numpy as np
 from minigan.engine.autodiff import grad
 from minigan.engine.device import device_of, to_device, to_numpy
 from minigan.engine.gradmode import no_grad
-from minigan.engine.tensor import Tensor
+from minigan.engine.tensor import Tensor, wrap
 from minigan.gan.game import apply
 from minigan.nn import Module
 from minigan.ops import sum
@@ -80,7 +80,7 @@ def _judged(discriminator: Module, samples: Any) -> Tensor:
     """Return one logit (N,) a sample, from D on its device."""
     array = samples.data if isinstance(samples, Tensor) else samples
     device = next((p.device for p in discriminator.parameters()), device_of(array))
-    x = samples if isinstance(samples, Tensor) else Tensor(to_device(array, device))
+    x = samples if isinstance(samples, Tensor) else wrap(to_device(array, device))
     found = apply(discriminator, x, None)
     if found.size != len(samples):
         raise ValueError(
@@ -143,9 +143,9 @@ def langevin(
     array = z.data if isinstance(z, Tensor) else z
     device, z = device_of(array), np.array(to_numpy(array))
     for _ in range(steps):
-        leaf = Tensor(to_device(z, device), requires_grad=True)
+        leaf = wrap(to_device(z, device), requires_grad=True)
         slope = calibration.slope * to_numpy(grad(sum(_judged(judge, apply(generator, leaf, None))), leaf).data)
         noise = random.normal(z.shape, dtype=z.dtype).numpy()
         z = z - z.dtype.type(size / 2) * (z - slope) + z.dtype.type(size**0.5) * noise
     with no_grad():
-        return np.array(to_numpy(apply(generator, Tensor(to_device(z, device)), None).data))
+        return np.array(to_numpy(apply(generator, wrap(to_device(z, device)), None).data))

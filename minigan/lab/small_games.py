@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from minigan.engine.tensor import Tensor
+from minigan.engine.tensor import Tensor, wrap
 from minigan.gan.dynamics import Dynamics
 from minigan.nn import Module
 from minigan.ops import matmul
 
 
 def _parameter(values: Any) -> Tensor:
-    return Tensor(np.array(values, np.float64), requires_grad=True)
+    return wrap(np.array(values, np.float64), requires_grad=True)
 
 
 class Shift(Module):
@@ -98,7 +98,7 @@ class SmallGame:
 
     def play(self, dynamics: Dynamics, steps: int) -> np.ndarray:
         """Move the game's players ``steps`` times, and return every point (steps + 1, n) on the way."""
-        real, z, points = Tensor(self.real), Tensor(self.z), [self.point()]
+        real, z, points = wrap(self.real), wrap(self.z), [self.point()]
         for _ in range(steps):
             dynamics.step(lambda: real, lambda: z, lambda: z)
             points.append(self.point())

@@ -23,7 +23,7 @@ import numpy as np
 from minigan.data import Batch, as_batch
 from minigan.engine.autodiff import backward
 from minigan.engine.device import to_numpy
-from minigan.engine.tensor import Tensor
+from minigan.engine.tensor import wrap
 from minigan.gan.dynamics import DYNAMICS, Pull
 from minigan.gan.game import Game
 from minigan.nn import Module, SpectralNorm
@@ -141,7 +141,7 @@ class Linearised:
         self.products += 1
         cut = np.split(np.asarray(u, np.float64), self._cuts)
         pairs = [(v, part.reshape(v.shape)) for v, part in zip(self._descent, cut, strict=True) if v.requires_grad]
-        found = backward([v for v, _ in pairs], [Tensor(-part) for _, part in pairs], self._point, False)
+        found = backward([v for v, _ in pairs], [wrap(-part) for _, part in pairs], self._point, False)
         return np.concatenate(
             [np.zeros(p.size) if x is None else x.data.ravel() for p, x in zip(self._point, found, strict=True)]
         )
@@ -200,14 +200,14 @@ class Linearised:
 
 def _in_double(batch: Batch) -> Batch:
     """Return a batch in float64 on the CPU."""
-    x, given = (part if part is None else Tensor(np.asarray(to_numpy(raw(part)), np.float64)) for part in batch)
+    x, given = (part if part is None else wrap(np.asarray(to_numpy(raw(part)), np.float64)) for part in batch)
     assert x is not None
     return Batch(x, given)
 
 
 def _double(player: Module) -> Module:
     """Return a copy of the network in float64 on the CPU."""
-    parameters = [Tensor(p.numpy().astype(np.float64), requires_grad=True) for p in player.parameters()]
+    parameters = [wrap(p.numpy().astype(np.float64), requires_grad=True) for p in player.parameters()]
     twin = player.with_parameters(parameters)
     twin.load_buffers({name: to_numpy(buffer) for name, buffer in twin.named_buffers().items()})
     for _, module in twin.modules():

@@ -5,23 +5,21 @@ A layer that reads a whole batch mixes its samples: a gradient penalty then sees
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
 
 from minigan import ops
-from minigan.engine.device import device_of, to_device, xp
+from minigan.engine.device import device_of, to_device, to_numpy, xp
 from minigan.engine.recorder import perform
-from minigan.engine.tensor import Tensor
+from minigan.engine.tensor import Tensor, wrap
 from minigan.nn.init import lecun
 from minigan.nn.layers import LINEAR, Activation, Fusing, Weighted
 from minigan.nn.module import Module
 from minigan.nn.schedules import Schedule
-from minigan.random import Generator
+from minigan.random import Generator, next_seed, shared
 
-_seeds = itertools.count()
-_init = Generator(1, stream="init")  # as in layers.py: layers made one after the other differ
+_init = shared("init", 1)  # as in layers.py: layers made one after the other differ
 
 
 class InstanceNoise(Module):
@@ -37,7 +35,7 @@ class InstanceNoise(Module):
         self.sigma = sigma if isinstance(sigma, Schedule) else Schedule(sigma)
         if min(self.sigma.start, self.sigma.end) < 0:
             raise ValueError(f"InstanceNoise: sigma must be >= 0, not {sigma}")
-        self.seed = np.array(next(_seeds) if seed is None else seed, np.uint64)
+        self.seed = np.array(next_seed("noise") if seed is None else seed, np.uint64)
         self.draws = np.zeros((), np.int64)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,7 +104,7 @@ class MinibatchDiscrimination(Module):
             raise ValueError(f"MinibatchDiscrimination: sizes must be positive, not {n_in}, {kernels}, {dims}")
         self.kernels, self.dims = kernels, dims
         self.fans = n_in, kernels * dims
-        self.w = Tensor(lecun(_init, self.fans, *self.fans), requires_grad=True)
+        self.w = wrap(lecun(_init, self.fans, *self.fans), requires_grad=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Append the features."""
@@ -123,9 +121,10 @@ class MinibatchDiscrimination(Module):
 class SpectralNorm(Fusing):
     """A layer whose weight is divided by its largest singular value (1802.05957); a Dense one is 1-Lipschitz then.
 
-    The weight counts as a matrix (the product of its other axes, its last one). σ = vᵀWu with v and u from one power
-    iteration for each call in training, u kept between calls; no gradient flows through them. So σ's gradient is exact
-    once they have converged, and second derivatives treat them as constants.
+    The weight counts as a matrix (the product of its other axes, its last one). σ = vᵀWu: v and u start from the
+    singular vectors of the first weight, and follow the weight by one power iteration for each call in training; no
+    gradient flows through them. So σ's gradient is exact once they have converged, and second derivatives treat them as
+    constants. Call ``restart()`` after setting the weight by hand.
 
     ``exact``: σ from the eigenvectors of WᵀW instead, exact to the third derivative; slower, and on the CPU only.
     """
@@ -137,8 +136,21 @@ class SpectralNorm(Fusing):
             raise TypeError(f"SpectralNorm: needs a layer with weights, not {type(layer).__name__}")
         self.layer = layer
         self.exact = exact
-        start = Generator(0, stream="init").normal((layer.w.shape[-1],)).numpy()
-        self.u = start / np.linalg.norm(start)
+        self.restart()
+
+    def _first_right_vector(self) -> Any:
+        """Return the right singular vector (columns,) of the largest singular value."""
+        w = to_numpy(self.layer.w.data).astype(np.float64)
+        matrix = w.reshape(-1, w.shape[-1])
+        wide = matrix.shape[0] < matrix.shape[1]
+        _, vectors = np.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix)
+        u = matrix.T @ vectors[:, -1] if wide else vectors[:, -1]
+        u = u if u.any() else np.ones(u.shape)  # all directions are equal to a zero weight
+        return (u / np.linalg.norm(u)).astype(np.float32)
+
+    def restart(self) -> None:
+        """Take u from the weight as it is now."""
+        self.u = self._first_right_vector()
 
     def fuses(self, activation: Activation) -> bool:
         """Return whether the wrapped layer fuses this activation."""

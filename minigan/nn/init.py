@@ -52,4 +52,6 @@ def initialise(module: Any, scheme: str, generator: Generator) -> Any:
             if part.b is not None:
                 part.b.data[...] = 0
     renew(module.parameters())
+    for _, part in module.modules():
+        part.restart()
     return module

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -10,18 +9,17 @@ import numpy as np
 
 from minigan import ops
 from minigan.engine.recorder import perform
-from minigan.engine.tensor import Tensor
+from minigan.engine.tensor import Tensor, wrap
 from minigan.nn.init import lecun
 from minigan.nn.module import Module
 from minigan.ops.conv import Pair, pair
-from minigan.random import Generator
+from minigan.random import Generator, next_seed, shared
 
-_init = Generator(0, stream="init")  # layers made one after the other differ; every process makes the same ones
-_dropout_seeds = itertools.count()
+_init = shared("init", 0)  # layers made one after the other differ; every process makes the same ones
 
 
 def _parameter(values: Any) -> Tensor:
-    return Tensor(np.ascontiguousarray(values, dtype=np.float32), requires_grad=True)
+    return wrap(np.ascontiguousarray(values, dtype=np.float32), requires_grad=True)
 
 
 def _positive(layer: str, **counts: int) -> None:
@@ -228,6 +226,11 @@ class BatchNorm(Fusing):
             scale = self.gamma * inverse
             shift = self.beta - scale * mean
             return ops.bias_act(x * scale, shift, activation=activation.kind, slope=activation.slope)
+        if x.size == x.shape[-1]:
+            raise ValueError(
+                f"{self!r}: training needs more than one value for each channel, and x {x.shape} has one: "
+                "use a larger batch, or eval()"
+            )
         y = ops.batch_norm(x, self.gamma, self.beta, eps=self.eps, activation=activation.kind, slope=activation.slope)
         perform(self._follow, *y.memo, x.size // x.shape[-1])
         return y
@@ -259,7 +262,7 @@ class Dropout(Module):
         if not 0 <= p < 1:
             raise ValueError(f"Dropout: p must be in [0, 1), not {p}")
         self.p = p
-        self.seed = np.array(next(_dropout_seeds) if seed is None else seed, np.uint64)
+        self.seed = np.array(next_seed("dropout") if seed is None else seed, np.uint64)
         self.draws = np.zeros((), np.int64)
 
     def forward(self, x: Tensor) -> Tensor:

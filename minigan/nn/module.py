@@ -12,7 +12,7 @@ from minigan.engine.autodiff import renew
 from minigan.engine.device import resolve, to_device
 from minigan.engine.flat import flatten_
 from minigan.engine.recorder import perform_on_a_passing
-from minigan.engine.tensor import FLOATS, Tensor
+from minigan.engine.tensor import FLOATS, Tensor, no_attribute
 
 
 class Module:
@@ -32,6 +32,9 @@ class Module:
     conditional: bool = False
     training: bool = True
 
+    def restart(self) -> None:
+        """Follow weights that were started again: :func:`initialise` calls it. Most modules have nothing to do."""
+
     def forward(self, *inputs: Any) -> Tensor:
         """Compute the output; subclasses must write this."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -42,6 +45,9 @@ class Module:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+    def __getattr__(self, name: str) -> Any:
+        raise no_attribute("Module", name)
 
     def children(self) -> Iterator[tuple[str, Module]]:
         """Yield (name, module) for every module held directly, also in lists and dicts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minigan.engine.gradmode import no_grad
-from minigan.engine.tensor import Tensor
+from minigan.engine.tensor import Tensor, wrap
 from minigan.nn.layers import Activation, Fusing
 from minigan.nn.module import Module
 
@@ -42,7 +42,7 @@ class Sequential(Module):
     def summary(self, shape: tuple[int, ...]) -> str:
         """Return a table of layer, output shape and parameters for one sample of ``shape`` (without the batch axis)."""
         rows, total = [("layer", "output", "parameters"), ("input", str(tuple(shape)), "")], 0
-        x = Tensor(np.zeros((1, *shape), np.float32))
+        x = wrap(np.zeros((1, *shape), np.float32))
         modes = {module: module.training for _, module in self.modules()}
         self.eval()
         try:

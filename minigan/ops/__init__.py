@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minigan.engine.device import as_array
-from minigan.engine.tensor import Tensor
+from minigan.engine.tensor import Tensor, wrap
 from minigan.ops.bias_act import bias_act, leaky_relu, relu
 from minigan.ops.conv import conv2d, conv2d_transpose, conv2d_weight_grad
 from minigan.ops.dense import dense, matmul
@@ -33,6 +33,7 @@ from minigan.ops.elementwise import (
     tanh,
     where,
 )
+from minigan.ops.from_numpy import array_function, array_ufunc
 from minigan.ops.loss import mean_loss
 from minigan.ops.norm import batch_norm
 from minigan.ops.reduce import broadcast_to, logsumexp, max, mean, min, softmax, sum, sum_to, var
@@ -90,7 +91,7 @@ __all__ = [
 
 
 def _compare(ufunc: Any) -> Any:
-    return lambda x, y: Tensor(as_array(ufunc(raw(x), raw(y))))
+    return lambda x, y: wrap(as_array(ufunc(raw(x), raw(y))))
 
 
 def _axes(x: Tensor, *axes: Any) -> Tensor:
@@ -110,7 +111,12 @@ for name, method in {
     "__rmul__": lambda x, y: mul(y, x),
     "__truediv__": lambda x, y: div(x, y),
     "__rtruediv__": lambda x, y: div(y, x),
+    "__array_function__": array_function,
+    "__array_ufunc__": array_ufunc,
     "__pow__": power,
+    "__rpow__": _swapped(power),
+    "__abs__": lambda x: abs(x),
+    "__pos__": lambda x: x,
     "__matmul__": matmul,
     "__rmatmul__": _swapped(matmul),
     "__neg__": lambda x: neg(x),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minigan import kernels
 from minigan.engine.primitive import primitive
 from minigan.engine.tensor import Tensor
@@ -31,11 +33,10 @@ _matmul.defvjp(
 
 def matmul(x: Any, w: Any) -> Tensor:
     """x @ w as in NumPy: vectors, matrices, and stacks of matrices whose leading axes broadcast."""
-    a, b = raw(x).ndim, raw(w).ndim
+    a, b = np.ndim(raw(x)), np.ndim(raw(w))
     if not a or not b:
-        raise ValueError(
-            f"matmul(x {raw(x).shape}, w {raw(w).shape}): both need at least one axis; use * for a single number"
-        )
+        shapes = f"x {np.shape(raw(x))}, w {np.shape(raw(w))}"
+        raise ValueError(f"matmul({shapes}): both need at least one axis; use * for a single number")
     rows = reshape(x, (1, -1)) if a == 1 else x
     columns = reshape(w, (-1, 1)) if b == 1 else w
     y = _matmul(rows, columns)
@@ -63,8 +64,10 @@ def dense(x: Any, w: Any, b: Any = None, *, activation: str = "linear", slope: f
 
     ``activation`` is one of linear, relu, leaky_relu (with ``slope``), tanh, sigmoid.
     """
-    shape = raw(x).shape
+    shape = np.shape(raw(x))
+    if not shape:
+        raise ValueError(f"dense(x {shape}): x must be (..., n_in), not a single number")
     if len(shape) == 2:
         return _dense(x, w, b, activation=activation, slope=slope)
-    y = _dense(reshape(x, (-1, shape[-1] if shape else 1)), w, b, activation=activation, slope=slope)
+    y = _dense(reshape(x, (-1, shape[-1])), w, b, activation=activation, slope=slope)
     return reshape(y, (*shape[:-1], y.shape[1]))

@@ -1,11 +1,13 @@
 """Elementwise ops. Broadcasting follows NumPy; the engine undoes it, so rules ignore it.
 
 Conventions at kinks: relu'(0) = 0, leaky_relu'(0) = slope, abs'(0) = 0, clip' = 1 on its bounds, maximum and minimum
-give each of two equal entries half, sqrt'(0) = inf.
+give each of two equal entries half, sqrt'(0) = inf. At NaN relu, maximum and minimum pass the gradient on, abs and
+clip stop it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +15,9 @@ import numpy as np
 
 from minigan import kernels
 from minigan.engine.device import as_array, device_of, is_array, to_device, xp
-from minigan.engine.primitive import primitive
+from minigan.engine.primitive import primitive, primitive_of_numbers
 from minigan.engine.recorder import recording
-from minigan.engine.tensor import FLOATS, Tensor
+from minigan.engine.tensor import FLOATS, Tensor, wrap
 
 
 def constant(function: Callable[..., Any], *arguments: Any) -> Tensor:
@@ -25,13 +27,18 @@ def constant(function: Callable[..., Any], *arguments: Any) -> Tensor:
     """
     result = as_array(function(*arguments))
     recorder = recording()
-    return Tensor(result if recorder is None else recorder.add(function, arguments, {}, result))
+    return wrap(result if recorder is None else recorder.add(function, arguments, {}, result))
 
 
-def require_float(x: Any) -> None:
-    """Raise TypeError unless x is an array of float32 or float64."""
-    if getattr(x, "dtype", None) not in FLOATS:
-        raise TypeError("x must be an array or Tensor of float32 or float64")
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float | np.integer | np.floating)
+
+
+def _number(what: str, x: Any) -> Any:
+    """Return a real number as Python's; TypeError for anything else."""
+    if not _is_number(x):
+        raise TypeError(f"{what} must be a number, not {type(x).__name__}")
+    return x.item() if isinstance(x, np.generic) else x
 
 
 def raw(x: Any) -> Any:
@@ -44,7 +51,7 @@ def raw(x: Any) -> Any:
 # --- arithmetic -------------------------------------------------------------------------------------------------------
 
 
-@primitive
+@primitive_of_numbers
 def add(x: Any, y: Any) -> Any:
     """x + y."""
     return x + y
@@ -53,7 +60,7 @@ def add(x: Any, y: Any) -> Any:
 add.defvjp(lambda g, out, x, y: g, lambda g, out, x, y: g)
 
 
-@primitive
+@primitive_of_numbers
 def sub(x: Any, y: Any) -> Any:
     """x − y."""
     return x - y
@@ -62,7 +69,7 @@ def sub(x: Any, y: Any) -> Any:
 sub.defvjp(lambda g, out, x, y: g, lambda g, out, x, y: -g)
 
 
-@primitive
+@primitive_of_numbers
 def mul(x: Any, y: Any) -> Any:
     """x · y."""
     return x * y
@@ -80,7 +87,7 @@ def div(x: Any, y: Any) -> Any:
 div.defvjp(lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y)
 
 
-@primitive
+@primitive_of_numbers
 def neg(x: Any) -> Any:
     """−x."""
     return -x
@@ -97,14 +104,28 @@ def _power(x: Any, *, exponent: float) -> Any:
 _power.defvjp(lambda g, y, x, *, exponent: g * (exponent * power(x, exponent - 1)) if exponent else g * 0.0)
 
 
-def power(x: Any, exponent: float) -> Tensor:
-    """x to a constant exponent; its derivative is 0 everywhere for exponent 0."""
-    if not isinstance(exponent, int | float | np.number):
-        raise TypeError(f"power: the exponent must be a number, not {type(exponent).__name__}: use exp(y * log(x))")
-    return _power(x, exponent=exponent.item() if isinstance(exponent, np.number) else exponent)
-
-
 @primitive
+def _exponential(x: Any, *, base: float) -> Any:
+    return base**x
+
+
+_exponential.defvjp(lambda g, y, x, *, base: g * (y * math.log(base)))
+
+
+def power(x: Any, exponent: Any) -> Tensor:
+    """x to a constant exponent, whose derivative is 0 everywhere for exponent 0; or a number x > 0 to a Tensor."""
+    if _is_number(exponent):
+        return _power(x, exponent=_number("power: the exponent", exponent))
+    if not _is_number(x):
+        raise TypeError(
+            f"power: the exponent must be a number, not {type(exponent).__name__}, unless x is one: use exp(y * log(x))"
+        )
+    if not x > 0:
+        raise ValueError(f"power: a number to a Tensor must be > 0, not {x}")
+    return _exponential(exponent, base=float(x))
+
+
+@primitive_of_numbers
 def _astype(x: Any, *, dtype: Any) -> Any:
     return x.astype(dtype)
 
@@ -115,6 +136,8 @@ _astype.defvjp(lambda g, y, x, *, dtype: _astype(g, dtype=x.dtype))
 def astype(x: Any, dtype: Any) -> Tensor:
     """Return x in another dtype; integers and booleans are constants."""
     dtype = np.dtype(dtype)
+    if dtype not in FLOATS and (dtype.kind not in "iub" or not dtype.isnative):
+        raise TypeError(f"astype: the dtype must be float32, float64, integer or bool, not {dtype}")
     return _astype(x if dtype in FLOATS else raw(x), dtype=dtype)
 
 
@@ -148,7 +171,7 @@ def sqrt(x: Any) -> Any:
 sqrt.defvjp(lambda g, y, x: g * 0.5 / y)
 
 
-@primitive
+@primitive_of_numbers
 def square(x: Any) -> Any:
     """x²."""
     return x * x
@@ -157,14 +180,14 @@ def square(x: Any) -> Any:
 square.defvjp(lambda g, y, x: g * (2.0 * x))
 
 
-@primitive
+@primitive_of_numbers
 def abs(x: Any) -> Any:
     """|x|; its derivative at 0 is 0."""
     return xp(x).abs(x)
 
 
 def _sign(x: Any) -> Any:
-    return xp(x).sign(x)
+    return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)  # 0 at NaN
 
 
 abs.defvjp(lambda g, y, x: g * constant(_sign, x.data))
@@ -182,7 +205,6 @@ tanh.defvjp(lambda g, y, x: g * (1.0 - y * y))
 @primitive
 def sigmoid(x: Any) -> Any:
     """σ(x) = 1 / (1 + e^−x), without overflow at any x."""
-    require_float(x)
     return kernels.bias_act(x, None, activation="sigmoid", slope=0.0)
 
 
@@ -201,13 +223,13 @@ softplus.defvjp(lambda g, y, x: g * sigmoid(x))
 # --- piecewise linear functions ---------------------------------------------------------------------------------------
 
 
-@primitive
+@primitive_of_numbers
 def maximum(x: Any, y: Any) -> Any:
     """The larger of x and y."""
     return np.maximum(x, y)
 
 
-@primitive
+@primitive_of_numbers
 def minimum(x: Any, y: Any) -> Any:
     """The smaller of x and y."""
     return np.minimum(x, y)
@@ -219,7 +241,7 @@ def _share(g: Tensor, winner: Any, other: Any) -> Tensor:
 
 
 def _won(a: Any, b: Any, dtype: Any) -> Any:
-    return ((a > b) + 0.5 * (a == b)).astype(dtype)
+    return (~((a < b) | (a == b)) + 0.5 * (a == b)).astype(dtype)  # both win where one is NaN
 
 
 maximum.defvjp(lambda g, out, x, y: _share(g, x, y), lambda g, out, x, y: _share(g, y, x))
@@ -238,14 +260,16 @@ def _inside(x: Any, low: float, high: float, dtype: Any) -> Any:
 _clip.defvjp(lambda g, y, x, *, low, high: g * constant(_inside, x.data, low, high, g.dtype))
 
 
-def clip(x: Any, low: float, high: float) -> Tensor:
-    """Return x held between ``low`` and ``high``; the derivative is 1 on the bounds, 0 outside."""
-    if not low <= high:
+def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
+    """Return x held between ``low`` and ``high`` (None: no bound); the derivative is 1 on the bounds, 0 outside."""
+    least = -math.inf if low is None else float(_number("clip: low", low))
+    most = math.inf if high is None else float(_number("clip: high", high))
+    if not least <= most:
         raise ValueError(f"clip: low must not exceed high, got low={low}, high={high}")
-    return _clip(x, low=float(low), high=float(high))
+    return _clip(x, low=least, high=most)
 
 
-@primitive
+@primitive_of_numbers
 def _where(x: Any, y: Any, *, condition: Any) -> Any:
     return np.where(condition, x, y)
 
@@ -258,9 +282,12 @@ _where.defvjp(
 
 def where(condition: Any, x: Any, y: Any) -> Tensor:
     """Return x where ``condition`` (a bool array or Tensor, a constant) holds, else y."""
-    condition = as_array(raw(condition))
+    given = raw(condition)
+    condition = as_array(given)
     if condition.dtype != bool:
         raise TypeError(f"where: the condition must be bool, not {condition.dtype}")
+    if condition is given and type(given) is not Tensor:
+        condition = condition.copy()  # its owner may write into it before the gradient
     if not condition.ndim:  # a single truth value goes with arrays of any device
         condition = to_device(condition, next((device_of(raw(v)) for v in (x, y) if is_array(raw(v))), "cpu"))
     return _where(x, y, condition=condition)

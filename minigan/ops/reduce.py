@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from minigan.engine.device import as_array, xp
-from minigan.engine.primitive import primitive
-from minigan.engine.tensor import Tensor
+from minigan import kernels
+from minigan.engine.device import xp
+from minigan.engine.primitive import primitive, primitive_of_numbers
+from minigan.engine.tensor import FLOATS, Tensor
 from minigan.ops.elementwise import constant, raw, square
-from minigan.ops.shape import reshape
+from minigan.ops.shape import reshape, whole_numbers
 
 Axis = int | tuple[int, ...] | None
 
@@ -22,8 +23,8 @@ Axis = int | tuple[int, ...] | None
 def axes_of(name: str, x: Any, axis: Axis) -> tuple[int, ...]:
     """Return ``axis`` as a sorted tuple of numbers >= 0; ValueError names the op if an axis does not exist."""
     ndim = raw(x).ndim
-    wanted = range(ndim) if axis is None else (axis,) if isinstance(axis, int | np.integer) else tuple(axis)
-    found = sorted(int(a) + ndim if a < 0 else int(a) for a in wanted)
+    wanted = range(ndim) if axis is None else axis if isinstance(axis, list | tuple) else (axis,)
+    found = sorted(a + ndim if a < 0 else a for a in whole_numbers(f"{name}: an axis", wanted))
     if any(not 0 <= a < ndim for a in found) or len(set(found)) < len(found):
         raise ValueError(f"{name}(x {raw(x).shape}, axis={axis}): every axis must exist and be given once")
     return tuple(found)
@@ -43,18 +44,20 @@ def _drop(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
 
 
 def _as_tensor(x: Any) -> Tensor:
-    return x if type(x) is Tensor else Tensor(as_array(x))
+    return x if type(x) is Tensor else Tensor(x)
 
 
-@primitive
+@primitive_of_numbers
 def _sum(x: Any, *, axes: tuple[int, ...], keepdims: bool) -> Any:
-    return x.sum(axes, keepdims=keepdims)
+    if x.dtype not in FLOATS:
+        return x.sum(axes, keepdims=keepdims)
+    return kernels.sum_axes(x, axes=axes, keepdims=keepdims)
 
 
 _sum.defvjp(lambda g, y, x, *, axes, keepdims: _spread(g, x.shape, axes))
 
 
-@primitive
+@primitive_of_numbers
 def _broadcast_to(x: Any, *, shape: tuple[int, ...]) -> Any:
     return xp(x).broadcast_to(x, shape)
 
@@ -70,12 +73,16 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 def broadcast_to(x: Any, shape: tuple[int, ...]) -> Tensor:
     """Repeat x along new axes and axes of length 1 until it has ``shape``."""
-    return _broadcast_to(_as_tensor(x), shape=tuple(shape) if isinstance(shape, tuple | list) else (int(shape),))
+    lengths = shape if isinstance(shape, tuple | list) else (shape,)
+    return _broadcast_to(_as_tensor(x), shape=whole_numbers("broadcast_to: a length", lengths))
 
 
-def sum_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Sum x down to ``shape``: the adjoint of broadcasting from ``shape``."""
+def sum_to(x: Any, shape: tuple[int, ...]) -> Tensor:
+    """Sum x down to ``shape``: the adjoint of broadcasting from ``shape``; ValueError if it does not broadcast to x."""
+    x, shape = _as_tensor(x), tuple(shape)
     lead = x.ndim - len(shape)
+    if lead < 0 or any(n not in (1, m) for n, m in zip(shape, x.shape[lead:], strict=True)):
+        raise ValueError(f"sum_to(x {x.shape}, shape={shape}): an array of this shape does not broadcast to x")
     axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1 and x.shape[lead + i] != 1)
     return reshape(_sum(x, axes=axes, keepdims=False), shape) if axes else x
 
@@ -90,6 +97,8 @@ def _count(name: str, x: Tensor, axes: tuple[int, ...]) -> int:
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean over ``axis``; ValueError for an axis of length 0."""
     x = _as_tensor(x)
+    if x.dtype not in FLOATS:
+        raise TypeError(f'mean: x is {x.dtype}, and a mean is a float: use astype("float32")')
     axes = axes_of("mean", x, axis)
     return _sum(x, axes=axes, keepdims=keepdims) * (1.0 / _count("mean", x, axes))
 
@@ -100,7 +109,7 @@ def var(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return mean(square(x - mean(x, axis, keepdims=True)), axis, keepdims)
 
 
-@primitive
+@primitive_of_numbers
 def _amax(x: Any, *, axes: tuple[int, ...]) -> Any:
     return x.max(axes, keepdims=True)
 
@@ -150,7 +159,17 @@ def _logsumexp(x: Any, *, axes: tuple[int, ...]) -> Any:
     return top + m.log(m.exp(x - top).sum(axes, keepdims=True))
 
 
-_logsumexp.defvjp(lambda g, y, x, *, axes: g * _softmax(x, axes=axes))
+@primitive
+def _shares(x: Any, *, axes: tuple[int, ...]) -> Any:
+    """e^x / Σ e^x, but beside an infinite entry, which alone has no share, the others have 0."""
+    m = xp(x)
+    top = x.max(axes, keepdims=True)
+    e = m.exp(x - top)
+    return e / m.where(top == np.inf, 1, e.sum(axes, keepdims=True))
+
+
+_shares.defvjp(lambda g, y, x, *, axes: y * (g - _sum(g * y, axes=axes, keepdims=True)))
+_logsumexp.defvjp(lambda g, y, x, *, axes: g * _shares(x, axes=axes))
 
 
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:

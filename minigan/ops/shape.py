@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from minigan.engine.device import device_of, is_array, resolve, to_device, xp
-from minigan.engine.primitive import primitive
+from minigan.engine.primitive import primitive_of_numbers
 from minigan.engine.tensor import Tensor
 from minigan.ops.elementwise import raw
 
 
-@primitive
+def whole_numbers(what: str, values: Any) -> tuple[int, ...]:
+    """Return the values as a tuple of Python's integers; TypeError for anything else, such as 2.5 or True."""
+    try:
+        if any(isinstance(n, bool | np.bool_) for n in values):
+            raise TypeError
+        return tuple(operator.index(n) for n in values)
+    except TypeError:
+        raise TypeError(f"{what} must be an integer, not {values!r}") from None
+
+
+@primitive_of_numbers
 def _reshape(x: Any, *, shape: tuple[int, ...]) -> Any:
     return x.reshape(shape)
 
@@ -25,10 +36,10 @@ _reshape.defvjp(lambda g, y, x, *, shape: _reshape(g, shape=x.shape))
 def reshape(x: Any, *shape: Any) -> Tensor:
     """Return x in another shape with as many entries; one length may be −1. Takes a tuple or several ints."""
     wanted = shape[0] if len(shape) == 1 and not isinstance(shape[0], int | np.integer) else shape
-    return _reshape(x, shape=tuple(int(n) for n in wanted))
+    return _reshape(x, shape=whole_numbers("reshape: a length", wanted))
 
 
-@primitive
+@primitive_of_numbers
 def _transpose(x: Any, *, axes: tuple[int, ...]) -> Any:
     return x.transpose(axes)
 
@@ -39,13 +50,14 @@ _transpose.defvjp(lambda g, y, x, *, axes: _transpose(g, axes=tuple(int(i) for i
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     """Permute the axes; reverse them when ``axes`` is not given."""
     ndim = raw(x).ndim
-    order = tuple(reversed(range(ndim))) if axes is None else tuple(int(a) + ndim if a < 0 else int(a) for a in axes)
+    order = tuple(range(ndim))[::-1] if axes is None else whole_numbers("transpose: an axis", axes)
+    order = tuple(a + ndim if a < 0 else a for a in order)
     if sorted(order) != list(range(ndim)):
         raise ValueError(f"transpose(x {raw(x).shape}, axes={axes}): the axes must be a permutation of all {ndim}")
     return _transpose(x, axes=order)
 
 
-@primitive
+@primitive_of_numbers
 def move(x: Any, *, device: str) -> Any:
     """x on a device, the same or another."""
     return to_device(x, device)
@@ -60,7 +72,7 @@ def to(x: Any, device: str) -> Tensor:
     return x if isinstance(x, Tensor) and device_of(x.data) == device else move(x, device=device)
 
 
-@primitive
+@primitive_of_numbers
 def _getitem(x: Any, *, index: Any) -> Any:
     return x[index]
 
@@ -68,7 +80,7 @@ def _getitem(x: Any, *, index: Any) -> Any:
 _getitem.defvjp(lambda g, y, x, *, index: scatter_add(g, index, x.shape))
 
 
-@primitive
+@primitive_of_numbers
 def _scatter_add(x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
     out = xp(x).zeros(shape, x.dtype)
     if _has_arrays(index):
@@ -84,7 +96,9 @@ _scatter_add.defvjp(lambda g, y, x, *, index, shape: _getitem(g, index=index))
 def _add_at(out: Any, index: Any, x: Any) -> None:
     """Add x to out at indices that may repeat, in the order of x."""
     if isinstance(out, np.ndarray):
-        np.add.at(out, index, x)
+        sums = out.astype(np.float64) if out.dtype == np.float32 else out  # a sum of many loses no digits
+        np.add.at(sums, index, x)
+        out[...] = sums
         return
     m = xp(out)  # a device adds repeated indices in any order, so each round adds at distinct indices
     where = m.arange(out.size).reshape(out.shape)[index]
@@ -123,7 +137,7 @@ def scatter_add(x: Any, index: Any, shape: tuple[int, ...]) -> Tensor:
     return _scatter_add(x, index=_plain_index(index), shape=tuple(shape))
 
 
-@primitive
+@primitive_of_numbers
 def _concat(*xs: Any, axis: int) -> Any:
     return np.concatenate(xs, axis)
 
@@ -160,7 +174,7 @@ def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
     return concat([reshape(x, (*shape[:at], 1, *shape[at:])) for x in xs], at)
 
 
-@primitive
+@primitive_of_numbers
 def _pad(x: Any, *, widths: tuple[tuple[int, int], ...]) -> Any:
     out = xp(x).zeros([low + n + high for n, (low, high) in zip(x.shape, widths, strict=True)], x.dtype)
     out[_inside(x.shape, widths)] = x
@@ -177,11 +191,12 @@ _pad.defvjp(lambda g, y, x, *, widths: _getitem(g, index=_inside(x.shape, widths
 def pad(x: Any, widths: Sequence[tuple[int, int]]) -> Tensor:
     """Surround x with zeros: ``widths`` gives (before, after) for every axis."""
     shape = raw(x).shape
-    if not isinstance(widths, list | tuple) or len(widths) != len(shape) or any(min(pair) < 0 for pair in widths):
+    pairs = [whole_numbers("pad: a width", pair) for pair in widths]
+    if len(pairs) != len(shape) or any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
         raise ValueError(
             f"pad(x {shape}, widths={widths}): widths must be one pair (before, after) >= 0 for every axis"
         )
-    return _pad(x, widths=tuple((int(low), int(high)) for low, high in widths))
+    return _pad(x, widths=tuple(pairs))
 
 
 def flatten_samples(x: Any) -> Tensor:

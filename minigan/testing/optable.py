@@ -117,13 +117,15 @@ def _spaced_pair(d: Draw) -> Case:
     return Case([np.asarray(both[0]), np.asarray(both[1])])
 
 
-def _reduction(name: str, op: Any, reference: Any, values: str = "real", covers: str = "", linear: bool = False) -> Row:
+def _reduction(
+    name: str, op: Any, reference: Any, values: str = "real", covers: tuple[str, ...] = (), linear: bool = False
+) -> Row:
     def make(d: Draw) -> Case:
         x = getattr(d, values)(*d.shape(1))
         axes = [None, *range(-x.ndim, x.ndim), tuple(range(x.ndim))]
         return Case([x], {"axis": d.choice(axes), "keepdims": d.choice([False, True])})
 
-    return Row(name, op, reference, make, (covers or name,), linear=linear)
+    return Row(name, op, reference, make, covers or (name,), linear=linear)
 
 
 # --- cases ------------------------------------------------------------------------------------------------------------
@@ -358,6 +360,14 @@ ROWS: tuple[Row, ...] = (
         3,
     ),
     Row(
+        "exponential",
+        lambda x, base: ops.power(base, x),
+        lambda x, base: np.exp(x * np.log(base)),
+        lambda d: Case([d.real(*d.shape())], {"base": d.choice([2, 0.5, 1.0, 10.0])}),
+        ("exponential",),
+        3,
+    ),
+    Row(
         "astype",
         ops.astype,
         lambda x, dtype: x,
@@ -396,11 +406,12 @@ ROWS: tuple[Row, ...] = (
         lambda d: Case([d.real(3, 2), 0.3 * d.off_zero(3, 2)], _activation(d)),
         ("bias_act_sums[0]", "bias_act_sums[1]")),
     _reduction("sum", ops.sum, np.sum, linear=True),
-    _reduction("mean", ops.mean, np.mean, covers="sum", linear=True),
-    _reduction("var", ops.var, np.var, covers="sum"),
-    _reduction("max", ops.max, np.max, "spaced", "amax"),
-    _reduction("min", ops.min, np.min, "spaced", "amax"),
-    _reduction("logsumexp", ops.logsumexp, lambda x, axis, keepdims: np.log(np.exp(x).sum(axis, keepdims=keepdims))),
+    _reduction("mean", ops.mean, np.mean, covers=("sum",), linear=True),
+    _reduction("var", ops.var, np.var, covers=("sum",)),
+    _reduction("max", ops.max, np.max, "spaced", ("amax",)),
+    _reduction("min", ops.min, np.min, "spaced", ("amax",)),
+    _reduction("logsumexp", ops.logsumexp, lambda x, axis, keepdims: np.log(np.exp(x).sum(axis, keepdims=keepdims)),
+               covers=("logsumexp", "shares")),
     Row("softmax", ops.softmax, lambda x, axis: np.exp(x) / np.exp(x).sum(axis, keepdims=True),
         lambda d: Case([d.real(*d.shape(1))], {"axis": d.choice([-1, 0])}), ("softmax",)),
     Row("broadcast_to", ops.broadcast_to, np.broadcast_to, _broadcast_case, ("broadcast_to",), linear=True),
