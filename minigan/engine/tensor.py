@@ -248,7 +248,7 @@ def tensor(data: Any, *, dtype: Any = None, device: str | None = None, requires_
     if isinstance(data, np.ma.MaskedArray):
         raise TypeError("tensor(data): a masked array has entries that are no numbers: fill them first")
     where = devices.resolve(device)
-    keep = isinstance(data, np.ndarray | np.generic)
+    keep = devices.is_array(data) or isinstance(data, np.generic)
     try:
         array = np.array(devices.to_numpy(data), dtype=dtype, order="C")
     except ValueError as error:

@@ -282,6 +282,8 @@ _where.defvjp(
 
 def where(condition: Any, x: Any, y: Any) -> Tensor:
     """Return x where ``condition`` (a bool array or Tensor, a constant) holds, else y."""
+    if x is None or y is None:
+        raise TypeError("where: x and y are Tensors, arrays or numbers, not None")
     given = raw(condition)
     condition = as_array(given)
     if condition.dtype != bool:
