@@ -77,6 +77,20 @@ def test_06_write_a_kernel(capsys):
     assert all(float(number) < 1e-6 for number in re.findall(r"at most (\S+)", printed))
 
 
+def test_07_check_gradients(capsys, monkeypatch):
+    example = load("07_check_gradients")
+    verdicts = example.main()
+    assert verdicts["log σ by hand"] == "right"
+    assert "argument 1 has shape (4,) where the argument has ()" in verdicts["a sum forgotten"]
+    assert "argument 0 is nan at entry (3,), value -750.0" in verdicts["an overflow"]
+    assert "its slope is -1 on the left and 1 on the right" in verdicts["|x| at 0"]
+    for library in ("torch", "jax"):
+        assert verdicts[library] in ("right", f"left out: {library} is not installed")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert example.main()["jax"] == "left out: jax is not installed"
+    assert len(capsys.readouterr().out.splitlines()) == 12
+
+
 def test_without_a_compiler_06_says_so_in_a_line(capsys, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert load("06_write_a_kernel").main() == {}

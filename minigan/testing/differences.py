@@ -74,6 +74,12 @@ class Ladder:
         magnitude = np.maximum(np.maximum(np.abs(ahead), np.abs(behind)), self.size)
         return h, central(ahead, behind, h), one_sided_gap(ahead, self.here, behind, h), magnitude
 
+    def rounding_elsewhere(self, curve: int, top: int) -> float:
+        """Return the rounding of slopes as the curve has them elsewhere, up to 1: beside them a saturated one is 0."""
+        _, d, _, _ = self.rows([e for e in self.sides if e <= top])
+        slopes = np.abs(d[:, curve])
+        return 8 * EPS * min(1.0, float(slopes.max(initial=0.0, where=np.isfinite(slopes))))
+
     def quick(self, e: int, levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return (slope, jump, rounding error) from the steps 2ᵉ, 2ᵉ⁻¹ and 2ᵉ⁻², or from 2ᵉ alone."""
         self.climb(range(e - levels + 1, e + 1))

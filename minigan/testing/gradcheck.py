@@ -19,8 +19,9 @@ from minigan.engine.device import to_device, to_numpy
 from minigan.engine.gradmode import enable_grad, no_grad
 from minigan.engine.tensor import FLOATS, Tensor
 from minigan.engine.transforms import vjp
-from minigan.testing.compare import Arrays, Comparison, Function, Pullback, Settings
+from minigan.testing.compare import Comparison
 from minigan.testing.differences import EPS
+from minigan.testing.function import Arrays, Function, Pullback, Settings
 from minigan.testing.noise import largest
 from minigan.testing.promises import check_promises
 from minigan.testing.verdict import GradientError, KinkError, NoiseError
@@ -94,7 +95,11 @@ def check_grads(
 
 def differentiable(name: str, given: Sequence[Any]) -> list[int]:
     """Return the positions of float arguments; TypeError if there are none, ValueError for NaN and infinity."""
-    varied = [i for i, x in enumerate(given) if np.asarray(x).dtype in FLOATS]
+    kinds = [np.asarray(x).dtype for x in given]
+    for i, dtype in enumerate(kinds):
+        if dtype.kind in "fc" and dtype not in FLOATS:
+            raise TypeError(f"{name}: argument {i} is {dtype}: a gradient is checked for float32 and float64")
+    varied = [i for i, dtype in enumerate(kinds) if dtype in FLOATS]
     if not varied:
         raise TypeError(f"{name}: no argument is of a float dtype: at least one must be")
     for i in varied:

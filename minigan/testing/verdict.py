@@ -72,6 +72,8 @@ def judge(levels: Levels, curve: int, claim: float, tolerance: float, scale: flo
                 return say("steps")
             if not agrees and is_tight(other, doubt) and abs(claim - other) <= tolerance + doubt:
                 return say("steps" if levels.flat[j, curve] else "right")
+    if tight and noise > STEPS * around and not rounding:
+        return say("noise")  # smooth from afar only
     if tight:
         return say("right" if agrees else "wrong")
     if kink is not None:
