@@ -62,7 +62,7 @@ setup(
     ],
     extras_require={
         "test": TEST,
-        "oracle": ["torch>=2.2", "scikit-learn>=1.4"],
+        "oracle": ["torch>=2.2", "jax>=0.8", "scikit-learn>=1.4"],
         "cuda12": ["cupy-cuda12x[ctk]>=14"],
         "cuda13": ["cupy-cuda13x[ctk]>=14"],
     },

@@ -48,7 +48,6 @@ def test_03_train_digits(tmp_path, capsys):
     assert "share of each digit" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(emulator.missing_compiler() is not None, reason=str(emulator.missing_compiler()))
 def test_04_see_the_game(capsys):
     ends = load("04_see_the_game").main()
     assert list(ends.values()) == [
@@ -61,6 +60,7 @@ def test_04_see_the_game(capsys):
     assert said.count("stable: the slowest") == 2
 
 
+@pytest.mark.skipif(emulator.missing_compiler() is not None, reason=str(emulator.missing_compiler()))
 def test_06_write_a_kernel(capsys):
     reports = load("06_write_a_kernel").main()
     words = (
@@ -75,6 +75,27 @@ def test_06_write_a_kernel(capsys):
     printed = capsys.readouterr().out
     assert printed.count("off by at most") == 3
     assert all(float(number) < 1e-6 for number in re.findall(r"at most (\S+)", printed))
+
+
+def test_07_check_gradients(capsys, monkeypatch):
+    example = load("07_check_gradients")
+    verdicts = example.main()
+    assert verdicts["log σ by hand"] == "right"
+    assert "argument 1 has shape (4,) where the argument has ()" in verdicts["a sum forgotten"]
+    assert "argument 0 is nan at entry (3,), value -750.0" in verdicts["an overflow"]
+    assert "its slope is -1 on the left and 1 on the right" in verdicts["|x| at 0"]
+    for library in ("torch", "jax"):
+        assert verdicts[library] in ("right", f"left out: {library} is not installed")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert example.main()["jax"] == "left out: jax is not installed"
+    assert len(capsys.readouterr().out.splitlines()) == 12
+
+
+def test_without_a_compiler_06_says_so_in_a_line(capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert load("06_write_a_kernel").main() == {}
+    assert capsys.readouterr().out.splitlines() == [emulator.missing_compiler()]
+    assert "apt install g++" in emulator.missing_compiler()
 
 
 def test_the_readme_runs(capsys):

@@ -113,9 +113,8 @@ def test_rtol_and_step_can_be_chosen(define):
     check_grads(off, [X], order=1, rtol=1e-2)
     with pytest.raises(GradientError):
         check_grads(off, [X], order=1, rtol=1e-4)
-    with pytest.raises(KinkError):
-        check_grads(lambda x: ops.relu(x), [np.array([0.0005])])
     check_grads(lambda x: ops.relu(x), [np.array([0.0005])], step=1e-4)
+    check_grads(lambda x: ops.relu(x), [np.array([0.0005])], step=0.5)  # other steps follow where they say more
 
 
 # --- wrong functions --------------------------------------------------------------------------------------------------
@@ -125,7 +124,8 @@ def test_a_wrong_gradient_is_named_with_its_entry_both_numbers_and_the_seed(defi
     wrong = define(lambda x, y: x * x * y, lambda g, out, x, y: g * (2.0 * x) * y, lambda g, out, x, y: g * (x + 1.0))
     with pytest.raises(GradientError) as caught:
         check_grads(wrong, [np.array([3.0]), np.array([0.5])], seed=17)
-    words = r"order 1, seed 17, argument 1, entry \(0,\), output entry 0: gradient 4.0, finite differences (\S+) "
+    place = r"order 1, seed 17: argument 1, entry \(0,\), value 0.5, output 0, entry \(0,\)"
+    words = place + r": gradient 4.0, finite differences (\S+) ± "
     found = re.match(words, str(caught.value))
     assert float(found[1]) == pytest.approx(9, rel=1e-10)
     assert isinstance(caught.value, AssertionError)
@@ -210,12 +210,14 @@ def test_a_wrong_third_derivative_is_caught_at_order_3_only(define):
         check_grads(cubed, [X], order=3)
 
 
-@pytest.mark.parametrize("f", [ops.abs, ops.relu, lambda x: ops.maximum(x, 1.0 - x)], ids=["abs", "relu", "maximum"])
-def test_a_kink_near_the_point_is_reported_as_one(f):
-    x = np.array([2.0, 0.501 if f not in (ops.abs, ops.relu) else 0.001])
-    with pytest.raises(KinkError, match=r"entry \(1,\): not smooth within 0.03 of the point"):
-        check_grads(f, [x])
-    check_grads(f, [x + 0.2])
+@pytest.mark.parametrize("f", [ops.abs, ops.relu, lambda x: ops.maximum(x, -x)], ids=["abs", "relu", "maximum"])
+def test_a_kink_is_reported_with_both_slopes_and_one_nearby_is_no_fault(f):
+    words = r"argument 0, entry \(1,\), value 0.0, output 0, entry \(1,\): the function has a kink: its slope is"
+    with pytest.raises(KinkError, match=words) as caught:
+        check_grads(f, [np.array([2.0, 0.0])])
+    assert "and 1 on the right" in str(caught.value)
+    for near in (1e-3, 1e-9, -1e-9):
+        check_grads(f, [np.array([2.0, near])])
 
 
 # --- misbehaving functions --------------------------------------------------------------------------------------------
@@ -226,7 +228,7 @@ def test_an_input_changed_in_place_is_caught(define):
         x += 0.001
         return x * 2.0
 
-    with pytest.raises(GradientError, match="an input was changed in place"):
+    with pytest.raises(GradientError, match="an argument was changed in place"):
         check_grads(define(forward, lambda g, y, x: g * 2.0), [X])
 
 
@@ -235,7 +237,7 @@ def test_an_input_changed_in_place_by_a_rule_is_caught(define):
         x.data[0] += 1e-9
         return g * 2.0
 
-    with pytest.raises(GradientError, match="an input was changed in place"):
+    with pytest.raises(GradientError, match="an argument was changed in place"):
         check_grads(define(lambda x: x * 2.0, rule), [X])
 
 
@@ -256,7 +258,7 @@ def test_a_rule_that_changes_its_mind_is_caught(define):
 
 def test_a_rule_that_is_not_linear_in_the_cotangent_is_caught(define):
     square = define(lambda x: 1.0 * x, lambda g, y, x: g * g)  # right for cotangents of 0 and 1
-    with pytest.raises(GradientError, match="not linear in its cotangent"):
+    with pytest.raises(GradientError, match="the VJP is not linear in them"):
         check_grads(square, [X])
 
 

@@ -1,5 +1,9 @@
-"""Gradient checks for minigan's ops and yours, and the table of all ops."""
+"""Gradient checks for minigan's ops, for yours and for functions on any arrays; and the table of all ops.
 
-from minigan.testing.gradcheck import GradientError, KinkError, check_grads, check_row
+``minigan.testing.strategies`` draws shapes, layouts and values for Hypothesis.
+"""
 
-__all__ = ["GradientError", "KinkError", "check_grads", "check_row"]
+from minigan.testing.foreign import check_vjp
+from minigan.testing.gradcheck import GradientError, KinkError, NoiseError, check_grads, check_row
+
+__all__ = ["GradientError", "KinkError", "NoiseError", "check_grads", "check_row", "check_vjp"]
