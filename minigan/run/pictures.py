@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +12,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from minigan.data import files
 from minigan.gan.objectives import Objective
 from minigan.lab.diagnosis import SYMPTOMS
+from minigan.run.files import RunError, write_atomically
 
 INK, BLUE, RED, GREY = "#222222", "#1f6fb4", "#d1495b", "#9a9a9a"
 FRAME_MS = 160
+MOST = 1 << 28  # bytes of a frame
 
 
 def image_grid(images: np.ndarray, columns: int = 0) -> Image.Image:
@@ -39,6 +45,19 @@ def new_figure(width: float, height: float) -> Any:
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    write_atomically(path, content.getvalue())
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Write a picture as a PNG file; OSError names the path."""
+    content = io.BytesIO()
+    image.save(content, format="PNG")
+    write_atomically(path, content.getvalue())
 
 
 def tidy(axes: Any, **settings: Any) -> None:
@@ -73,12 +92,13 @@ def along(axes: Any, metrics: dict[str, np.ndarray], columns: dict[str, str]) ->
 
 
 def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
-    """Draw generated points (N, 2) over real ones, on axes that fit the real ones."""
+    """Draw generated points (N, 2) over real ones, on axes that fit the real ones, or without real ones."""
     figure = new_figure(4.6, 4.6)
     axes = figure.add_subplot()
-    axes.scatter(*real[:1000].T, s=14, color=GREY, alpha=0.5, linewidths=0, label="real")
+    if len(real):
+        axes.scatter(*real[:1000].T, s=14, color=GREY, alpha=0.5, linewidths=0, label="real")
     axes.scatter(*points.T, s=5, color=RED, alpha=0.6, linewidths=0, label="generated")
-    reach = 1.3 * np.abs(real).max()
+    reach = 1.3 * np.abs(real if len(real) else points).max(initial=0) or 1.0
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title, xlabel="x₁", ylabel="x₂")
     legend = axes.legend(
         loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=2, fontsize=9, frameon=False, markerscale=2.5
@@ -111,7 +131,7 @@ def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> 
     for axes in (losses, accuracy, norms):
         legend_above(axes, 4)
     figure.suptitle(f"{objective.name} game")
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def spectra(rows: dict[str, np.ndarray], path: Path) -> None:
@@ -134,7 +154,7 @@ def spectra(rows: dict[str, np.ndarray], path: Path) -> None:
     )
     tidy(plane, xlabel="Re λ", ylabel="Im λ: turns", title="darker: later", xscale="symlog", yscale="symlog")
     plane.legend(fontsize=8, frameon=False)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def diagnosis(
@@ -167,7 +187,7 @@ def diagnosis(
         legend_above(axes, 2)
     samples.set_xlabel("training step")
     figure.suptitle("Inputs of the rules; shaded: findings")
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def smooth(values: np.ndarray, windows: int = 30) -> np.ndarray:
@@ -180,10 +200,21 @@ def smooth(values: np.ndarray, windows: int = 30) -> np.ndarray:
 
 
 def film(frames: list[Path], path: Path) -> None:
-    """Join PNG frames into an animated GIF that rests on the last one."""
+    """Join PNG frames into an animated GIF that rests on the last one; :class:`RunError` names a damaged frame."""
     images = []
     for frame in frames:
-        with Image.open(frame) as image:
-            images.append(image.convert("L" if image.mode == "L" else "RGB").quantize(32))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(io.BytesIO(files.read(frame, MOST)), formats=["PNG"]) as image:
+                    images.append(image.convert("L" if image.mode == "L" else "RGB").quantize(32))
+        except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError, Warning) as error:
+            said = error.strerror if isinstance(error, OSError) and error.strerror else "it is not a whole PNG picture"
+            raise RunError(f"{frame}: {said}; remove it, and the film goes without it") from None
+    if not images:
+        return
     times = [FRAME_MS] * (len(images) - 1) + [12 * FRAME_MS]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=times, loop=0, optimize=True)
+    content = io.BytesIO()
+    first, *rest = images
+    first.save(content, format="GIF", save_all=True, append_images=rest, duration=times, loop=0, optimize=True)
+    write_atomically(path, content.getvalue())
