@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -39,7 +38,10 @@ class GuardedOutput:
 
 @contextlib.contextmanager
 def guarded_output() -> Iterator[GuardedOutput]:
-    """Guard standard output, flushed at the end; after a failure it leads nowhere for the rest of the process."""
+    """Guard standard output, and flush it at the end.
+
+    After a failure the guard stays: the stream would try again to write what it holds when the process ends.
+    """
     stream = sys.stdout
     guard = GuardedOutput(stream)
     sys.stdout = guard
@@ -49,5 +51,3 @@ def guarded_output() -> Iterator[GuardedOutput]:
         guard.flush()
         if guard.failure is None:
             sys.stdout = stream
-        else:  # the stream would try again to write what it holds when the process ends
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

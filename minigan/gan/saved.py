@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+
 import numpy as np
 
 from minigan.data import Dataset
@@ -20,6 +22,11 @@ class OtherData(ValueError):
             f"{data.fingerprint[:12]}): use the data that it was saved on"
         )
         self.sha256 = sha256
+
+
+def shown(name: str) -> str:
+    """Return the name of a tensor as a message shows it: a stranger's file may hold any name."""
+    return name if name.isprintable() and len(name) < 80 else reprlib.repr(name)
 
 
 def hash_of(data: Dataset) -> np.ndarray:
@@ -43,7 +50,7 @@ def require_same_game(state: dict[str, np.ndarray], own: dict[str, np.ndarray]) 
     if wanted != given:
         odd = sorted(name for name in wanted | given if wanted.get(name) != given.get(name))
         raise ValueError(
-            f"the saved state does not fit this configuration (see {', '.join(odd[:3])}): "
+            f"the saved state does not fit this configuration (see {', '.join(map(shown, odd[:3]))}): "
             "load it with the settings that it was saved with"
         )
 

@@ -257,9 +257,8 @@ class Trainer:
                 here = None if conditions is None else conditions[start : start + 500]
                 parts.append(to_numpy(apply(generator, z, here).data))
         found = np.concatenate(parts) if parts else np.empty((0, *self.data.shape), np.float32)
-        odd = sum(not np.isfinite(sample).all() for sample in found)
-        if odd:
-            raise Diverged(f"step {self.steps}: G makes numbers that are not finite, in {odd:,} of {count:,} samples")
+        if not np.isfinite(found).all():
+            raise Diverged(f"step {self.steps}: the samples of G hold numbers that are not finite")
         return found
 
     # --- state --------------------------------------------------------------------------------------------------------

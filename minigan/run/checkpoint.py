@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigan.data import files
+from minigan.gan.saved import shown
 from minigan.run.files import RunError, is_temporary, write_atomically
 
 KEEP = 2
@@ -150,7 +151,7 @@ def read(path: Path) -> Saved:
         raise Damaged(f"{path}: its tensors do not match its list of checksums")
     for name, array in arrays.items():
         if digests[name] != _digest(array):
-            raise Damaged(f"{path}: tensor {name} is damaged (its checksum does not match)")
+            raise Damaged(f"{path}: tensor {shown(name)} is damaged (its checksum does not match)")
     return Saved(arrays, notes)
 
 

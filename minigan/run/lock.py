@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from minigan.data.files import require_regular
 from minigan.run.files import RunError, cannot_write
 
 NAME = ".minigan.lock"  # holds the number of the process
@@ -32,12 +32,15 @@ _TAKEN = (BlockingIOError, PermissionError)  # as POSIX and Windows say that ano
 
 
 def _open(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        if os.path.lexists(path):
-            require_regular(path)
-        return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        handle = os.open(path, flags, 0o666)
     except OSError as error:
         raise cannot_write(path, error) from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise RunError(f"{path} is not a file: remove it")
+    return handle
 
 
 def _is_still(handle: int, path: Path) -> bool:

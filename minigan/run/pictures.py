@@ -79,7 +79,10 @@ def plain_ticks(axis: Any) -> None:
 
 def legend_above(axes: Any, columns: int) -> None:
     """Put the legend in a row above the panel, at the right, so that it covers no line."""
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, fontsize=8, frameon=False, borderaxespad=0.2)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(
+            loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, fontsize=8, frameon=False, borderaxespad=0.2
+        )
 
 
 def along(axes: Any, metrics: dict[str, np.ndarray], columns: dict[str, str]) -> None:

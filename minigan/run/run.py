@@ -65,6 +65,8 @@ class Run:
         The state is saved after the last step, when the consumer leaves the loop, and when a file cannot be written:
         the OSError says which, and what is saved. :class:`RunError` if another run writes to the folder.
         """
+        if not len(self.trainer.data):
+            raise RunError(f"{self.folder} was opened for samples, without its data {self.trainer.data.name}")
         with self.alone():
             go_on(self)
             yield from self._events()

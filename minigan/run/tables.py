@@ -64,36 +64,24 @@ def _brief(text: str) -> str:
     return reprlib.repr(text)  # 30 characters of it
 
 
-def _parse(path: Path, number: int, line: str, names: list[str]) -> list[float]:
-    """Return the numbers of a line; :class:`RunError` names the line and the column."""
-    parts = line.split(",")
-    if len(parts) != len(names):
-        raise RunError(f"{path}, line {number}: {len(parts)} values for {len(names)} columns; {REMEDY}")
-    step = _step(path, number, parts[0])
-    return [step, *(_number(path, number, *pair) for pair in zip(names[1:], parts[1:], strict=True))]
-
-
-def read(path: Path) -> dict[str, np.ndarray]:
-    """Return the columns of a table by name, without an unfinished last row; no columns without a table or rows.
-
-    :class:`RunError` names the file, the line and the column if a value is no finite number, if steps fall, or if a
-    column of TABLES is missing.
-    """
-    try:
-        names, lines = _rows(path)
-    except FileNotFoundError:
-        return {}
-    rows: list[list[float]] = []
+def _parsed(
+    path: Path, names: list[str], lines: Iterator[tuple[int, str]], last: float = math.inf
+) -> Iterator[tuple[str, list[float]]]:
+    """Yield (text, numbers) of the lines up to step ``last``; :class:`RunError` names a line and a column."""
+    before = -1.0
     for number, line in lines:
-        if not rows:
+        if before < 0:
             _require_columns(path, names)
-        rows.append(_parse(path, number, line, names))
-        if len(rows) > 1 and rows[-1][0] < rows[-2][0]:
-            step, before = int(rows[-1][0]), int(rows[-2][0])
-            raise RunError(f"{path}, line {number}: step {step} follows step {before}; {REMEDY}")
-    if not rows:
-        return {}
-    return dict(zip(names, np.array(rows, dtype=np.float64).T, strict=True))
+        parts = line.split(",")
+        step = _step(path, number, parts[0])
+        if step < before:
+            raise RunError(f"{path}, line {number}: step {int(step)} follows step {int(before)}; {REMEDY}")
+        before = step
+        if step > last:
+            continue
+        if len(parts) != len(names):
+            raise RunError(f"{path}, line {number}: {len(parts)} values for {len(names)} columns; {REMEDY}")
+        yield line, [step, *(_number(path, number, *pair) for pair in zip(names[1:], parts[1:], strict=True))]
 
 
 def _require_columns(path: Path, names: list[str]) -> None:
@@ -106,22 +94,30 @@ def _require_columns(path: Path, names: list[str]) -> None:
         )
 
 
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Return the columns of a table by name, without an unfinished last row; no columns without a table or rows.
+
+    :class:`RunError` names the file, the line and the column if a value is no finite number, if steps fall, or if a
+    column of TABLES is missing.
+    """
+    try:
+        names, lines = _rows(path)
+    except FileNotFoundError:
+        return {}
+    rows = [numbers for _, numbers in _parsed(path, names, lines)]
+    return dict(zip(names, np.array(rows, dtype=np.float64).T, strict=True)) if rows else {}
+
+
 def cut(path: Path, last: int) -> None:
     """Drop the rows later than step ``last``, and a row that a crash left half written.
 
-    :class:`RunError`, as for :func:`read`, if a row that stays is not one.
+    :class:`RunError`, as for :func:`read`, if the rows that stay are not whole.
     """
     try:
         names, lines = _rows(path)
     except FileNotFoundError:
         return
-    kept: list[str] = []
-    for number, line in lines:
-        if not kept:
-            _require_columns(path, names)
-        if _step(path, number, line.split(",")[0]) <= last:
-            _parse(path, number, line, names)
-            kept.append(line)
+    kept = [line for line, _ in _parsed(path, names, lines, last)]
     content = "".join(f"{line}\r\n" for line in [",".join(names), *kept]).encode()
     if not kept:
         path.unlink()
