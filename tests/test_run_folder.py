@@ -59,6 +59,11 @@ def names(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
+def test_the_columns_of_metrics_are_those_of_a_trainer():
+    trainer = build(RING)
+    assert list(trainer.metrics(trainer.step())) == ["step", *tables.TABLES["metrics.csv"]]
+
+
 # --- beginnings -------------------------------------------------------------------------------------------------------
 
 KILLS = """
@@ -437,7 +442,9 @@ def test_a_checkpoint_of_before_data_were_hashed_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("name", ["generator/parameters/layers.0.w", "generator/optimizer/ema", "generator/optimizer/second"])
+@pytest.mark.parametrize(
+    "name", ["generator/parameters/layers.0.w", "generator/optimizer/ema", "generator/optimizer/second"]
+)
 def test_a_state_that_is_not_finite_is_refused_before_anything_changes(tmp_path, name, value):
     run = runs.create(tmp_path / "run", RING)
     run.train()

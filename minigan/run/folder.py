@@ -7,6 +7,7 @@ config.toml  metrics.csv  variety.csv  checkpoints/  samples.png  samples/step_*
 from __future__ import annotations
 
 import json
+import math
 import os
 import tomllib
 from dataclasses import asdict, replace
@@ -24,6 +25,8 @@ from minigan.run.files import write_atomically
 from minigan.run.lock import locked
 from minigan.run.run import Run as Run
 from minigan.run.run import go_on as go_on
+
+MOST = 1 << 26  # numbers in a sample
 
 
 def create(folder: Path, config: Config, data: Dataset | None = None) -> Run:
@@ -71,6 +74,8 @@ def reopen(folder: Path, steps: int | None = None, data: Dataset | None = None) 
         saved.require_same_data(found.saved.arrays, data)
     except saved.OtherData as error:
         raise RunError(_on_other_data(folder, found, data, error)) from None
+    except ValueError as error:
+        raise RunError(f"{found.path}: {error}") from None
     return _restore(folder, config, found, data, config.steps if steps is None else steps)
 
 
@@ -92,6 +97,8 @@ def reopen_for_samples(folder: Path) -> Run:
             raise
         except ValueError:  # conditions are drawn from the data
             raise RunError(_on_other_data(folder, found, data, error)) from None
+    except ValueError as error:
+        raise RunError(f"{found.path}: {error}") from None
     return _restore(folder, config, found, data, config.steps)
 
 
@@ -144,6 +151,8 @@ def _stand_in(found: checkpoint.Found) -> Dataset:
     notes = found.saved.notes
     try:
         shape = tuple(json.loads(notes["data_shape"]))
+        if math.prod(shape) > MOST:
+            raise ValueError
         return Dataset(notes["data"], np.empty((0, *shape), np.float32))
     except (KeyError, ValueError, TypeError, RecursionError):
         raise RunError(f"{found.path} does not say its data: minigan did not write it") from None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import io
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -20,6 +22,8 @@ from minigan.run.files import RunError, write_atomically
 INK, BLUE, RED, GREY = "#222222", "#1f6fb4", "#d1495b", "#9a9a9a"
 FRAME_MS = 160
 MOST = 1 << 28  # bytes of a frame
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def image_grid(images: np.ndarray, columns: int = 0) -> Image.Image:
@@ -35,6 +39,23 @@ def image_grid(images: np.ndarray, columns: int = 0) -> Image.Image:
         top, left = gap + i // columns * (h * zoom + gap), gap + i % columns * (w * zoom + gap)
         sheet[top : top + h * zoom, left : left + w * zoom] = image
     return Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+
+
+def frees_its_figure(draw: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that draws, and frees its figure when it is done.
+
+    The parts of a figure refer to one another in circles: without a collection a run holds dozens of dead ones. Those
+    are young, and a collection of young objects is quick.
+    """
+
+    @functools.wraps(draw)
+    def wrapped(*args: P.args, **settings: P.kwargs) -> R:
+        try:
+            return draw(*args, **settings)
+        finally:
+            gc.collect(1)
+
+    return wrapped
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -94,6 +115,7 @@ def along(axes: Any, metrics: dict[str, np.ndarray], columns: dict[str, str]) ->
         axes.plot(steps, smooth(metrics[key]), dashes, color=colour, linewidth=1.6, label=label, **few)
 
 
+@frees_its_figure
 def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
     """Draw generated points (N, 2) over real ones, on axes that fit the real ones, or without real ones."""
     figure = new_figure(4.6, 4.6)
@@ -112,6 +134,7 @@ def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
     return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
 
 
+@frees_its_figure
 def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> None:
     """Draw losses with their equilibrium lines, D's accuracy and the gradient norms of a run into a PNG file."""
     figure = new_figure(8.5, 8)
@@ -137,6 +160,7 @@ def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> 
     _save(figure, path)
 
 
+@frees_its_figure
 def spectra(rows: dict[str, np.ndarray], path: Path) -> None:
     """Draw eigenvalues (columns step, real, imaginary) over the run, and in the plane, into a PNG file."""
     figure = new_figure(10.5, 4.6)
@@ -160,6 +184,7 @@ def spectra(rows: dict[str, np.ndarray], path: Path) -> None:
     _save(figure, path)
 
 
+@frees_its_figure
 def diagnosis(
     metrics: dict[str, np.ndarray], varieties: list[tuple[int, float, float]], spells: Sequence[Any], path: Path
 ) -> None:

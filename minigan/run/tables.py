@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from minigan.data import files
-from minigan.lab.diagnosis import COLUMNS
 from minigan.run.files import RunError, append_whole, write_atomically
 
-# the tables, and the columns that are read again; all have the step in their first column
+# the tables and their columns, after the step, which is the first one in all
 TABLES = {
-    "metrics.csv": ("loss_d", "loss_g", *COLUMNS),
+    "metrics.csv": (
+        "loss_d", "loss_g", "penalty", "accuracy_real", "accuracy_fake", "grad_norm_d", "grad_norm_g", "slope_g",
+        "dead_g", "turn", "progress",
+    ),
     "variety.csv": ("spread", "entropy"),
     "spectrum.csv": ("real", "imaginary"),
-}
+}  # fmt: skip
+LARGEST = 1e100  # far above all that float32 can make, and its square is finite
 MOST = 1 << 30  # bytes of a table
 LAST_STEP = 2**53  # above it float64 skips integers
 REMEDY = "set it right, or remove the file: the run goes on without these rows"
@@ -48,8 +51,8 @@ def _number(path: Path, line: int, name: str, text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise RunError(f"{path}, line {line}, {name}: {_brief(text)} is not a finite number; {REMEDY}")
+    if not abs(value) <= LARGEST:
+        raise RunError(f"{path}, line {line}, {name}: {_brief(text)} is not a number of a run; {REMEDY}")
     return value
 
 
@@ -111,13 +114,16 @@ def read(path: Path) -> dict[str, np.ndarray]:
 def cut(path: Path, last: int) -> None:
     """Drop the rows later than step ``last``, and a row that a crash left half written.
 
-    :class:`RunError`, as for :func:`read`, if the rows that stay are not whole.
+    :class:`RunError`, as for :func:`read`, if the rows that stay are not whole, or if new ones would not fit them.
     """
     try:
         names, lines = _rows(path)
     except FileNotFoundError:
         return
     kept = [line for line, _ in _parsed(path, names, lines, last)]
+    wanted = ["step", *TABLES.get(path.name, names[1:])]
+    if kept and names != wanted:
+        raise RunError(f"{path}, line 1: the columns must be {','.join(wanted)}, in this order; {REMEDY}")
     content = "".join(f"{line}\r\n" for line in [",".join(names), *kept]).encode()
     if not kept:
         path.unlink()
