@@ -60,17 +60,18 @@ def test_arrays_come_back_bitwise(tmp_path):
     kept = {name: array.copy() for name, array in ARRAYS.items()}
     path = save(tmp_path / "new" / "folder", 12)
     assert path == tmp_path / "new" / "folder" / "step_0000012.safetensors"
-    assert_same(checkpoint.read(path), kept)
+    assert_same(checkpoint.read(path).arrays, kept)
     assert_same(ARRAYS, kept)
 
 
 def test_arrays_of_the_other_byte_order_come_back_by_value(tmp_path):
-    found = checkpoint.read(save(tmp_path, arrays={"x": np.arange(3, dtype=">f4"), "y": np.arange(3, dtype="<f4")}))
+    path = save(tmp_path, arrays={"x": np.arange(3, dtype=">f4"), "y": np.arange(3, dtype="<f4")})
+    found = checkpoint.read(path).arrays
     assert found["x"].tolist() == found["y"].tolist() == [0, 1, 2]
 
 
 def test_no_arrays_come_back_as_none(tmp_path):
-    assert checkpoint.read(save(tmp_path, arrays={})) == {}
+    assert checkpoint.read(save(tmp_path, arrays={})).arrays == {}
 
 
 def test_other_tools_can_read_a_checkpoint(tmp_path):
@@ -169,22 +170,22 @@ def test_only_the_last_two_are_kept(tmp_path):
     bystanders = [tmp_path / name for name in ("step_x.safetensors", "notes.txt", "step_0000001.safetensors.bak")]
     for bystander in bystanders:
         bystander.touch()
-    for step in (5, 9_999_999, 10_000_000, 40):
+    for step in (5, 40, 9_999_999, 10_000_000):
         save(tmp_path, step)
-        assert (step, tmp_path / f"step_{step:07d}.safetensors") in checkpoint.find(tmp_path) or step == 40
+        assert (step, tmp_path / f"step_{step:07d}.safetensors") in checkpoint.find(tmp_path)
     assert [step for step, _ in checkpoint.find(tmp_path)] == [9_999_999, 10_000_000]
     assert all(bystander.exists() for bystander in bystanders)
 
 
 def test_latest_is_the_newest_whole_one(tmp_path):
     old, new = save(tmp_path, 20, {"x": np.array(20)}), save(tmp_path, 40, {"x": np.array(40)})
-    arrays, path, complaints = checkpoint.latest(tmp_path)
-    assert (arrays["x"], path, complaints) == (40, new, [])
+    saved, step, path, skipped = checkpoint.latest(tmp_path)
+    assert (saved.arrays["x"], step, path, skipped) == (40, 40, new, {})
     new.write_bytes(new.read_bytes()[:-1])
-    arrays, path, complaints = checkpoint.latest(tmp_path)
-    assert (arrays["x"], path) == (20, old)
-    assert len(complaints) == 1
-    assert str(new) in complaints[0]
+    saved, step, path, skipped = checkpoint.latest(tmp_path)
+    assert (saved.arrays["x"], step, path) == (20, 20, old)
+    assert list(skipped) == [new]
+    assert str(new) in skipped[new]
     old.write_bytes(b"")
     with pytest.raises(CheckpointError) as caught:
         checkpoint.latest(tmp_path)
@@ -226,7 +227,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch, call):
                 save(tmp_path, step, {"x": np.array(2)})
             assert caught.value.errno == errno.ENOSPC
     assert list(tmp_path.iterdir()) == [old]
-    assert checkpoint.read(old)["x"] == 1
+    assert checkpoint.read(old).arrays["x"] == 1
 
 
 def test_whatever_stops_a_write_leaves_no_temporary_file(tmp_path, monkeypatch):
@@ -287,7 +288,7 @@ except OSError as error:
     assert out.startswith(f"{errno.EFBIG} "), err
     assert str(tmp_path / "step_0000002.safetensors") in out
     assert [path.name for path in tmp_path.iterdir()] == ["step_0000001.safetensors"]
-    assert checkpoint.latest(tmp_path)[0]["steps"] == 1
+    assert checkpoint.latest(tmp_path).saved.arrays["steps"] == 1
 
 
 @posix
@@ -299,8 +300,8 @@ def test_a_kill_in_a_save_loop_leaves_whole_checkpoints(tmp_path):
             process.kill()
         saved = max([saved, *map(int, process.stdout.read().split())])
     assert process.returncode == -signal.SIGKILL
-    arrays, _, complaints = checkpoint.latest(tmp_path)
-    assert not complaints
+    (arrays, _), _, _, skipped = checkpoint.latest(tmp_path)
+    assert not skipped
     assert arrays["steps"] in (saved, saved + 1)
     assert (arrays["x"] == arrays["steps"]).all()
 
@@ -311,8 +312,8 @@ def test_a_kill_within_a_save_loses_that_save_alone(tmp_path, call):
     process = child(f"save(1); os.{call} = lambda *_: os.kill(os.getpid(), signal.SIGKILL); save(2)", tmp_path)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    arrays, _, complaints = checkpoint.latest(tmp_path)
-    assert (arrays["steps"], complaints) == (1, [])
+    found = checkpoint.latest(tmp_path)
+    assert (found.saved.arrays["steps"], found.skipped) == (1, {})
     save(tmp_path, 2)
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["step_0000001.safetensors", "step_0000002.safetensors"], "the next save clears what a kill left"

@@ -311,13 +311,13 @@ REFUSED = {
     "train --data ring --model dcgan": "model 'dcgan' makes images",
     "train --device tpu": "unknown device 'tpu': choose from auto, cpu, cuda, cuda-emulated",
     "train --out ring": "ring exists already and is left as it is: continue its run with --resume",
-    "train --out file": "file exists already",
+    "train --out file": "file exists already and is left as it is: it holds no run, so choose another --out",
     "train --out file/under": "file/under: Not a directory",
     "train --config missing.toml": "missing.toml: No such file or directory",
     "train --config broken.toml": "broken.toml is not a TOML file: ",
     "train --config other.toml": "other.toml: unknown setting 'stpes'",
     "train --config .": ".: Is a directory",
-    "train --resume --out missing": "missing holds no run to resume: it has no config.toml",
+    "train --resume --out missing": "missing holds no run: it has no config.toml",
     "train --resume --out ring": "ring is at step 40 already: give a larger --steps to continue",
     "train --resume --out ring --steps 50 --width 9": "only --steps may change: remove --width",
     "train --resume --out ring --steps 50 --lr-d 1 --seed 3": "remove --lr-d, --seed",
@@ -373,7 +373,7 @@ def test_divergence_is_told_without_a_traceback(tmp_path):
     err = [line for line in err.splitlines() if not line.startswith(COMPILING)]
     assert child.returncode == 1
     assert "step 1: the loss of G is not finite: dense made it first" in err[-1]
-    assert err[-1].endswith("nothing was saved, and the files so far are kept in wild")
+    assert err[-1].endswith("the last good checkpoint is step 0, and the files so far are kept in wild")
     assert len(err) == 1, err
 
 
@@ -418,8 +418,8 @@ def test_a_signal_saves_and_tells_how_to_go_on(tmp_path, number, code):
     stopped, command = out.splitlines()[-1].split("; everything is saved. Continue with: ")
     assert command == "minigan train --resume --out 'my run'"
     step = int(stopped.removeprefix("stopped at step "))
-    arrays, _, complaints = checkpoint.latest(Path("my run/checkpoints"))
-    assert (arrays["steps"], complaints) == (step, [])
+    found = checkpoint.latest(Path("my run/checkpoints"))
+    assert (found.saved.arrays["steps"], found.skipped) == (step, {})
     code, out, err = main(f"{command.removeprefix('minigan ')} --steps {step + 3}")
     assert (code, err) == (0, [])
     assert out[1] == f"from step {step} to {step + 3} on cpu, into my run/"
@@ -467,7 +467,7 @@ def test_a_full_disk_is_told(monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     code, _, err = main(f"train {RING} --steps 5 --out full")
     assert code != 0
-    assert err == ["minigan: cannot write full/config.toml: No space left on device"]
+    assert err == ["minigan: cannot write full/checkpoints/step_0000000.safetensors: No space left on device"]
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------

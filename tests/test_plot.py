@@ -1,5 +1,7 @@
 """Pictures: their sizes, their pixels, their frames."""
 
+import gc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -91,12 +93,23 @@ def test_smooth_is_a_centred_mean():
 
 
 def test_metrics_are_read_by_name(tmp_path):
-    path = tmp_path / "metrics.csv"
+    path = tmp_path / "table.csv"
     path.write_text("step,loss\r\n1,0.5\r\n2,1e-3\r\n", encoding="utf-8")
     found = tables.read(path)
     assert {name: values.tolist() for name, values in found.items()} == {"step": [1, 2], "loss": [0.5, 0.001]}
     path.write_text("step,loss\n", encoding="utf-8")
-    assert [len(values) for values in tables.read(path).values()] == [0, 0]
+    assert tables.read(path) == {}
+
+
+def test_figures_are_freed_when_they_are_drawn(tmp_path):
+    from matplotlib.figure import Figure
+
+    points = np.random.default_rng(0).normal(size=(50, 2))
+    gc.collect()
+    for _ in range(4):
+        plot.scatter(points, points, "cloud")
+        plot.curves(metrics(5), OBJECTIVES["hinge"], tmp_path / "curves.png")
+    assert sum(isinstance(thing, Figure) for thing in gc.get_objects()) <= 2
 
 
 @pytest.mark.parametrize(

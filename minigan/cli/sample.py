@@ -33,8 +33,9 @@ class Sample:
 
 def sample(arguments: Sequence[str]) -> int:
     """Run ``minigan sample``."""
-    from minigan.run import checkpoint
+    from minigan.gan import Diverged
     from minigan.run import folder as runs
+    from minigan.run.files import write_atomically
 
     options = parse(Sample, arguments)
     suffix = options.out.suffix.lower()
@@ -44,11 +45,14 @@ def sample(arguments: Sequence[str]) -> int:
         raise Refusal(f"--count must be at least 1, and at most 400 for a .png, not {options.count}")
     if options.out.exists() and not options.force:
         raise Refusal(f"{options.out} exists already: choose another --out, or add --force")
-    run = runs.reopen(options.run)
+    run = runs.reopen_for_samples(options.run)
     report_complaints(run.complaints)
     images = run.trainer.data.is_images
     count = options.count or (64 if suffix == ".png" and images else 2000)
-    samples = run.trainer.sample(count, options.seed)
+    try:
+        samples = run.trainer.sample(count, options.seed)
+    except Diverged as error:
+        raise Refusal(f"{options.run}: {error}; nothing was written: sample an earlier run", 1) from None
     content = io.BytesIO()
     if suffix == ".npz":
         arrays: dict[str, Any] = {"images" if images else "points": samples}
@@ -56,6 +60,6 @@ def sample(arguments: Sequence[str]) -> int:
     else:
         run.draw(samples).save(content, format="PNG")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_atomically(options.out, content.getvalue())
+    write_atomically(options.out, content.getvalue())
     print(f"{count:,} samples of step {run.trainer.steps} are in {options.out}")
     return 0

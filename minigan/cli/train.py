@@ -10,7 +10,6 @@ import itertools
 import os
 import shlex
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Annotated, Any
 import tyro
 
 from minigan.cli.flags import Refusal, out_of_memory, parse, report_complaints
+from minigan.cli.output import GuardedOutput, guarded_output
 from minigan.cli.progress import progress
 from minigan.engine.device import why_not
 from minigan.gan.config import TABLES, Config
@@ -86,9 +86,7 @@ def train(arguments: Sequence[str]) -> int:
 def _resume(folder: Path, arguments: Sequence[str]) -> Any:
     from minigan.run import folder as runs
 
-    if not (folder / "config.toml").is_file():
-        raise Refusal(f"{folder} holds no run to resume: it has no config.toml")
-    saved = Config.from_toml(folder / "config.toml")
+    saved = runs.settings(folder)
     kind = _with_rows()
     wanted = _settings(parse(kind, arguments, kind(**dataclasses.asdict(saved))))
     changed = [f.name for f in dataclasses.fields(Config) if getattr(saved, f.name) != getattr(wanted, f.name)]
@@ -97,52 +95,76 @@ def _resume(folder: Path, arguments: Sequence[str]) -> Any:
         raise Refusal(f"a resumed run keeps its settings, only --steps may change: remove {flags}")
     run = runs.reopen(folder, wanted.steps)
     report_complaints(run.complaints)
-    if run.trainer.steps >= wanted.steps:
-        if (folder / "training.gif").exists():
-            raise Refusal(f"{folder} is at step {run.trainer.steps} already: give a larger --steps to continue")
-        return run  # it was interrupted between its last step and its pictures
-    runs.go_on(run)
+    # without its film it was interrupted between its last step and its pictures
+    if run.trainer.steps >= wanted.steps and (folder / "training.gif").exists():
+        raise Refusal(f"{folder} is at step {run.trainer.steps} already: give a larger --steps to continue")
     return run
 
 
 def _train(run: Any, folder: Path) -> int:
+    with guarded_output() as output, run.alone():
+        _announce(run, folder)
+        number = _loop(run, folder, output)
+        trainer, again = run.trainer, f"minigan train --resume --out {shlex.quote(str(folder))}"
+        if trainer.steps < run.config.steps:
+            print(f"stopped at step {trainer.steps}; everything is saved. Continue with: {again}")
+        else:
+            _finish(run, folder, again)
+    if isinstance(output.failure, BrokenPipeError):  # the reader is gone: leave as SIGPIPE would
+        return 128 + SIGPIPE
+    if output.failure:
+        raise Refusal(
+            f"cannot write to the terminal or log: {output.failure.strerror}; everything is saved at step "
+            f"{trainer.steps} in {folder}. Continue with: {again}",
+            1,
+        )
+    return 128 + number if number else 0
+
+
+def _loop(run: Any, folder: Path, output: GuardedOutput) -> int:
+    """Train until the goal, a signal, or a failure of the output; return the number of the signal, or 0."""
     from minigan.gan import Diverged, Row
     from minigan.lab.diagnosis import Finding
+    from minigan.run.folder import RunError
 
     trainer, config = run.trainer, run.config
-    _announce(run, folder)
+    again = f"minigan train --resume --out {shlex.quote(str(folder))}"
     with _signals() as stop, progress(config.steps, trainer.steps) as report:
         try:
             with contextlib.closing(run.events()) as events:
                 for event in events:
-                    try:
-                        if isinstance(event, Row):
-                            report(event.values)
-                        elif isinstance(event, Finding):
-                            print(f"step {event.step}, {event.kind}: {event.sentence}", flush=True)
-                    except BrokenPipeError:  # the reader is gone: save and stop, as for a signal
-                        stop.number = stop.number or SIGPIPE
-                        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-                    if stop.number:
+                    if isinstance(event, Row):
+                        report(event.values)
+                    elif isinstance(event, Finding):
+                        print(f"step {event.step}, {event.kind}: {event.sentence}", flush=True)
+                    if stop.number or output.failure:
                         break
         except (Diverged, MemoryError) as error:
             said = str(error) if isinstance(error, Diverged) else out_of_memory(error)
-            last = f"the last good checkpoint is step {run.last_saved}" if run.last_saved >= 0 else "nothing was saved"
+            last = f"the last good checkpoint is step {run.last_saved}"
             raise Refusal(f"{said}; {last}, and the files so far are kept in {folder}", 1) from None
+        except OSError as error:
+            raise Refusal(f"{error.strerror or error}. Set this right, and continue with: {again}", 1) from None
+        except RunError:
+            raise
         except ValueError as error:  # a bug of minigan's: keep the traceback
             raise RuntimeError(f"training failed at step {trainer.steps + 1}; please report this") from error
-    again = f"minigan train --resume --out {shlex.quote(str(folder))}"
-    if trainer.steps < config.steps:
-        print(f"stopped at step {trainer.steps}; everything is saved. Continue with: {again}")
-        return 128 + stop.number
-    run.finish()
+    return stop.number if trainer.steps < config.steps else 0
+
+
+def _finish(run: Any, folder: Path, again: str) -> None:
+    """Write the pictures of a finished run, and print what it made."""
+    try:
+        run.finish()
+    except OSError as error:
+        done = f"the run is saved at step {run.trainer.steps}"
+        raise Refusal(f"{error.strerror or error}; {done}. Set this right, and continue with: {again}", 1) from None
     for line in run.judge():
         print(line)
     made = [f"{name}/" if (folder / name).is_dir() else name for name in MADE if (folder / name).exists()]
     print(f"made in {folder}/: {', '.join(made)}")
     print(f"next: minigan explain {shlex.quote(str(folder))}, or")
     print(f"      minigan sample {shlex.quote(str(folder))} --count 2000 --out samples.npz")
-    return 0
 
 
 def _announce(run: Any, folder: Path) -> None:

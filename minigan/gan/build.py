@@ -82,7 +82,7 @@ def build(config: Config, data: Dataset | None = None) -> Trainer:
 
     ValueError if the settings do not fit the data.
     """
-    data = data or load(config.data)
+    data = load(config.data) if data is None else data
     start, device = Generator(config.seed, stream="init"), resolve(config.device)
     generator, discriminator = (
         initialise(network, config.init, start).to(device) for network in make_networks(config, data.shape)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import reprlib
 import tomllib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from minigan.data import DATASETS
+from minigan.data import DATASETS, files
 from minigan.engine.device import resolve, why_no_tf32
 from minigan.gan import penalties
 from minigan.gan.dynamics import DYNAMICS
@@ -19,6 +20,7 @@ from minigan.gan.variants import VARIANTS
 from minigan.nn import FADES, INITIALISERS
 from minigan.optim import OPTIMISERS
 
+MOST = 1 << 20  # bytes of a file of settings
 # settings whose value names a row in a table
 TABLES: dict[str, Collection[str]] = {
     "data": DATASETS, "model": MODELS, "objective": OBJECTIVES, "dynamics": DYNAMICS, "rule": VARIANTS,
@@ -168,7 +170,7 @@ class Config:
 
     def to_toml(self) -> str:
         """Return the settings as TOML (all are strings, numbers or booleans, which JSON writes the same way)."""
-        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in asdict(self).items())
+        return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in asdict(self).items())
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
@@ -177,13 +179,15 @@ class Config:
         ValueError names the file and a setting that is unknown or of the wrong type; OSError if it cannot be read.
         """
         try:
-            given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            given = tomllib.loads(files.read(path, MOST).decode("utf-8-sig"))
+        except RecursionError:
+            raise ValueError(f"{path} is not a TOML file of settings: it is nested too deep") from None
+        except ValueError as error:  # of TOML, of UTF-8, or of a number with thousands of digits
             raise ValueError(f"{path} is not a TOML file: {error}") from None
         known = {f.name: type(f.default) for f in fields(cls)}
         for name, value in given.items():
             if name not in known:
-                raise ValueError(f"{path}: unknown setting {name!r}; the settings are {', '.join(known)}")
+                raise ValueError(f"{path}: unknown setting {reprlib.repr(name)}; the settings are {', '.join(known)}")
             given[name] = _typed(path, name, value, known[name])
         try:
             return replace(cls.preset(given.get("data", cls.data)), **given)
@@ -192,8 +196,10 @@ class Config:
 
 
 def _typed(path: Any, name: str, value: Any, kind: type) -> Any:
+    if type(value) is int and not -(2**63) <= value < 2**64:
+        raise ValueError(f"{path}: {name} must be a number of at most 64 bits, not one of {value.bit_length()}")
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
-        raise ValueError(f"{path}: {name} must be of type {kind.__name__}, not {value!r}")
+        raise ValueError(f"{path}: {name} must be of type {kind.__name__}, not {reprlib.repr(value)}")
     return value

@@ -11,6 +11,7 @@ from minigan.data import Batch, Dataset, batch_indices
 from minigan.engine.device import allow_tf32, sizes_told, to_device, to_numpy
 from minigan.engine.gradmode import no_grad
 from minigan.engine.tensor import Tensor, wrap
+from minigan.gan import saved
 from minigan.gan.dynamics import Alternating, Dynamics, Step
 from minigan.gan.events import CheckpointDue, Event, Every, Picture, Row, SpectrumDue, Stepped
 from minigan.gan.game import Diverged, Game, apply
@@ -166,7 +167,7 @@ class Trainer:
     def require_finite(self) -> None:
         """Raise :class:`Diverged` if a parameter, a moment or an average is not finite."""
         for name, array in self.state().items():
-            if name != "movement" and not np.isfinite(array).all():
+            if name != saved.MAY_BE_NAN and not np.isfinite(array).all():
                 raise Diverged(f"step {self.steps}: {name} is not finite")
 
     def _latent(self, generator: Generator) -> Batch:
@@ -249,7 +250,8 @@ class Trainer:
     def sample(self, count: int, seed: int | None = None, given: np.ndarray | None = None) -> np.ndarray:
         """Return ``count`` samples (count, ...) of the averaged generator, the same for the same seed and weights.
 
-        A conditional generator takes ``given`` (count, K), or conditions drawn from the data.
+        A conditional generator takes ``given`` (count, K), or conditions drawn from the data. :class:`Diverged` if a
+        number of a sample is not finite.
         """
         seed = self.seed if seed is None else seed
         with no_grad(), sizes_told(self.device), allow_tf32(self.tf32):
@@ -260,17 +262,20 @@ class Trainer:
                 z = noise.normal((min(500, count - start), self.latent))
                 here = None if conditions is None else conditions[start : start + 500]
                 parts.append(to_numpy(apply(generator, z, here).data))
-        return np.concatenate(parts) if parts else np.empty((0, *self.data.shape), np.float32)
+        found = np.concatenate(parts) if parts else np.empty((0, *self.data.shape), np.float32)
+        if not np.isfinite(found).all():
+            raise Diverged(f"step {self.steps}: the samples of G hold numbers that are not finite")
+        return found
 
     # --- state --------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return the state at this step, by name: players, movement, counters; RuntimeError for half a step."""
+        """Return the state, by name: players, movement, counters, the data's hash; RuntimeError for half a step."""
         self._whole.require()
         return self._state()
 
     def _state(self) -> dict[str, np.ndarray]:
-        arrays: dict[str, np.ndarray] = {"steps": np.array(self.steps, np.int64)}
+        arrays: dict[str, np.ndarray] = {"steps": np.array(self.steps, np.int64), saved.DATA: saved.hash_of(self.data)}
         for name, player in self._players().items():
             arrays |= {f"{name}/{key}": array for key, array in player.state().items()}
         arrays["movement"] = self.movement.state()
@@ -278,15 +283,10 @@ class Trainer:
         return arrays
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Restore a saved :meth:`state`; ValueError, before anything changes, for the state of another game."""
-        wanted = {name: (array.shape, array.dtype) for name, array in self._state().items()}
-        given = {name: (array.shape, array.dtype) for name, array in state.items()}
-        if wanted != given:
-            odd = sorted(name for name in wanted | given if wanted.get(name) != given.get(name))
-            raise ValueError(
-                f"the saved state does not fit this configuration (see {', '.join(odd[:3])}): "
-                "load it with the settings that it was saved with"
-            )
+        """Restore a saved :meth:`state`; before anything changes, ValueError for one that :mod:`saved` does not let in."""
+        saved.require_same_data(state, self.data)
+        saved.require_same_game(state, self._state())
+        saved.require_sound(state, saved.MOST * max(1, len(self.data)) // (self.dynamics.k * self.batch))
         for name, player in self._players().items():
             player.load_state(part(state, name))
             player.optimizer.keep_clock_there(False)

@@ -1,7 +1,8 @@
 """Checkpoints that are either whole or not there: safetensors with a SHA-256 for every tensor, written atomically.
 
 A checkpoint is written to a temporary file in the same folder, flushed to the disk and renamed, and the folder is
-flushed: a crash at any moment leaves the previous checkpoints unchanged. The last two are kept.
+flushed: a crash at any moment leaves the previous checkpoints unchanged. The last two are kept. One state gives the
+same bytes every time.
 """
 
 from __future__ import annotations
@@ -11,19 +12,48 @@ import hashlib
 import json
 import os
 import re
-import tempfile
+import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from minigan.data import files
+from minigan.gan.saved import shown
+from minigan.run.files import RunError, is_temporary, write_atomically
+
 KEEP = 2
 FORMAT = "minigan-checkpoint-1"
+METADATA = "__metadata__"  # the notes' name in the header
 NOTES = "(notes)"  # stands for the notes in the list of checksums
-_NAME = re.compile(r"step_(\d+)\.safetensors")
+MOST, MOST_HEADER = 1 << 40, 100_000_000  # bytes; safetensors has the second limit too
+_NAME = re.compile(r"step_([0-9]{7,})\.safetensors")
+_LENGTH = 8  # bytes that hold the header's length
 
 
-class CheckpointError(ValueError):
+class CheckpointError(RunError):
     """A checkpoint cannot be read; the message names the file, and the damaged tensor if there is one."""
+
+
+class Damaged(CheckpointError):
+    """A checkpoint's content is not what was written."""
+
+
+class Saved(NamedTuple):
+    """The content of a checkpoint."""
+
+    arrays: dict[str, np.ndarray]
+    notes: dict[str, str]
+
+
+class Found(NamedTuple):
+    """The newest whole checkpoint of a folder, and why newer ones were skipped."""
+
+    saved: Saved
+    step: int
+    path: Path
+    skipped: dict[Path, str]
 
 
 def _digest(array: np.ndarray) -> str:
@@ -40,109 +70,163 @@ def _digest_notes(said: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
+def path_of(folder: Path, step: int) -> Path:
+    """Return the path of a step's checkpoint."""
+    return folder / f"step_{step:07d}.safetensors"
+
+
 def save(folder: Path, step: int, arrays: dict[str, np.ndarray], about: dict[str, str]) -> Path:
     """Write ``arrays`` as folder/step_N.safetensors, with ``about`` as notes, and remove all but the last two.
 
     OSError names the path that could not be written; no temporary file is left behind.
     """
-    from safetensors.numpy import save as to_bytes
-
-    whole = {name: _plain(array) for name, array in arrays.items()}
-    digests = {name: _digest(array) for name, array in whole.items()}
-    said = {**about, "format": FORMAT}
-    content = to_bytes(whole, metadata={**said, "sha256": json.dumps({**digests, NOTES: _digest_notes(said)})})
     folder.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.glob(".step_*.safetensors.*"):  # of a save that was killed
-        left_over.unlink(missing_ok=True)
-    target = folder / f"step_{step:07d}.safetensors"
-    write_atomically(target, content)
+    for path in folder.iterdir():
+        if is_temporary(path, _NAME.pattern):  # of a save that was killed
+            path.unlink(missing_ok=True)
+    target = path_of(folder, step)
+    write_atomically(target, _to_bytes(arrays, about))
     for _, old in find(folder)[:-KEEP]:
-        old.unlink(missing_ok=True)
+        if old != target:
+            old.unlink(missing_ok=True)
     return target
 
 
-def write_atomically(target: Path, content: bytes) -> None:
-    """Replace ``target`` by ``content`` such that a crash leaves the old file or the new one, never a part."""
-    temporary = None
+def _to_bytes(arrays: dict[str, np.ndarray], about: dict[str, str]) -> bytes:
+    """Return a safetensors file with its notes in one order: the library writes them in another one every time."""
+    from safetensors.numpy import save as to_bytes
+
+    whole = {name: _plain(arrays[name]) for name in sorted(arrays)}
+    digests = {name: _digest(array) for name, array in whole.items()}
+    said = {**about, "format": FORMAT}
+    said["sha256"] = json.dumps({**digests, NOTES: _digest_notes(said)})
+    content = to_bytes(whole)
+    header, start = _header(content)
+    text = json.dumps({METADATA: dict(sorted(said.items())), **header}, ensure_ascii=False, separators=(",", ":"))
+    words = text.encode()
+    words += b" " * (-len(words) % _LENGTH)
+    return struct.pack("<Q", len(words)) + words + content[start:]
+
+
+def _header(content: bytes) -> tuple[dict[str, Any], int]:
+    """Return the header of a safetensors file, and where its data starts; ValueError if there is none."""
+    end = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
+    if len(content) < end:
+        raise ValueError("its header is cut short")
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
-        temporary = None
-        _flush_folder(target.parent)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write {target}: {error.strerror}") from None
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        header = json.loads(content[_LENGTH:end])
+    except RecursionError:
+        raise ValueError("its header is nested too deep") from None
+    if not isinstance(header, dict):
+        raise ValueError("its header is not a table")
+    return header, end
 
 
 def find(folder: Path) -> list[tuple[int, Path]]:
-    """Return (step, path) of every checkpoint in ``folder``, oldest first."""
-    matches = ((_NAME.fullmatch(path.name), path) for path in folder.glob("step_*.safetensors"))
-    return sorted((int(match[1]), path) for match, path in matches if match)
+    """Return (step, path) of every file in ``folder`` that has the name of a checkpoint, oldest first."""
+    return [(step, path) for step, path in _named(folder) if path.is_file()]
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of one checkpoint; :class:`CheckpointError` if a single bit is wrong."""
-    from safetensors import SafetensorError, safe_open
+def _named(folder: Path) -> list[tuple[int, Path]]:
+    """Return (step, path) of all that has the name of a checkpoint, also of what is no file."""
+    if not os.path.lexists(folder):
+        return []
+    matches = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    named = ((int(match[1]), path) for match, path in matches if match)
+    return sorted((step, path) for step, path in named if path == path_of(folder, step))
 
+
+def read(path: Path) -> Saved:
+    """Return the content of one checkpoint; :class:`CheckpointError` if a single bit is wrong."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    header = _read_header(path)
+    notes, digests = _notes(path, header)
     try:
-        with safe_open(path, framework="numpy") as file:
-            about = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from None
-    if about.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a minigan checkpoint")
-    try:
-        digests = json.loads(about["sha256"])
-    except (KeyError, ValueError):
-        raise CheckpointError(f"{path}: its list of checksums is damaged") from None
-    said = {name: note for name, note in about.items() if name != "sha256"}
-    if not isinstance(digests, dict) or digests.pop(NOTES, None) != _digest_notes(said):
-        raise CheckpointError(f"{path}: its notes are damaged (their checksum does not match)")
+        arrays = load(_read(path))
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{path} is not a whole checkpoint: {error}") from None
     if set(digests) != set(arrays):
-        raise CheckpointError(f"{path}: its tensors do not match its list of checksums")
+        raise Damaged(f"{path}: its tensors do not match its list of checksums")
     for name, array in arrays.items():
         if digests[name] != _digest(array):
-            raise CheckpointError(f"{path}: tensor {name} is damaged (its checksum does not match)")
-    return arrays
+            raise Damaged(f"{path}: tensor {shown(name)} is damaged (its checksum does not match)")
+    return Saved(arrays, notes)
 
 
-def notes(path: Path) -> dict[str, str]:
-    """Return the notes of a checkpoint that :func:`read` accepts."""
-    from safetensors import safe_open
+def _read_header(path: Path) -> dict[str, Any]:
+    """Return the header of a file that has as many bytes as it says; :class:`Damaged` if it has not."""
+    length = int.from_bytes(_read(path, _LENGTH), "little")
+    try:
+        if length > MOST_HEADER:
+            raise ValueError("its header is too long")
+        header, end = _header(_read(path, _LENGTH + length))
+        size = end + max((entry["data_offsets"][1] for name, entry in header.items() if name != METADATA), default=0)
+        with _reading(path):
+            there = files.require_regular(path)
+        if size != there:
+            raise ValueError(f"it has {there:,} bytes, not {size:,}")
+    except CheckpointError:
+        raise
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise Damaged(f"{path} is not a whole checkpoint: {error}") from None
+    return header
 
-    with safe_open(path, framework="numpy") as file:
-        return file.metadata() or {}
+
+def _read(path: Path, first: int | None = None) -> bytes:
+    with _reading(path):
+        return files.read(path, MOST, first)
 
 
-def latest(folder: Path) -> tuple[dict[str, np.ndarray], Path, list[str]]:
-    """Return (arrays, path, complaints): the newest whole checkpoint, and why newer ones were skipped.
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
 
-    :class:`CheckpointError` if there is no whole one.
+
+def _notes(path: Path, header: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the notes in a header, and the checksums of the tensors; :class:`Damaged` if the notes are."""
+    notes = header.get(METADATA)
+    if not isinstance(notes, dict) or notes.get("format") != FORMAT:
+        raise Damaged(f"{path} is not a minigan checkpoint")
+    try:
+        digests = json.loads(notes.pop("sha256"))
+    except (KeyError, ValueError, RecursionError):
+        raise Damaged(f"{path}: its list of checksums is damaged") from None
+    if not isinstance(digests, dict) or digests.pop(NOTES, None) != _digest_notes(notes):
+        raise Damaged(f"{path}: its notes are damaged (their checksum does not match)")
+    return notes, digests
+
+
+def newest_notes(folder: Path) -> dict[str, str]:
+    """Return the notes of the newest checkpoint whose notes can be read; none if there is no such checkpoint.
+
+    The tensors are not checked.
     """
-    complaints: list[str] = []
     for _, path in reversed(find(folder)):
+        with contextlib.suppress(CheckpointError):
+            return _notes(path, _read_header(path))[0]
+    return {}
+
+
+def latest(folder: Path) -> Found:
+    """Return the newest whole checkpoint, and why newer ones were skipped: they are damaged.
+
+    :class:`CheckpointError` if there is no whole one, or if a newer one cannot be read and so may be whole.
+    """
+    skipped: dict[Path, str] = {}
+    named = _named(folder)
+    for number, (step, path) in reversed(list(enumerate(named))):
         try:
-            return read(path), path, complaints
+            return Found(read(path), step, path, skipped)
+        except Damaged as error:
+            skipped[path] = str(error)
         except CheckpointError as error:
-            complaints.append(str(error))
-    raise CheckpointError("; ".join(complaints) or f"there is no checkpoint in {folder}")
+            if isinstance(error.__cause__, FileNotFoundError) and not os.path.lexists(path):
+                return latest(folder)  # a run that goes on has removed it, and has newer ones
+            older = f", or remove it to go back to {named[number - 1][1].name}" if number else ""
+            raise CheckpointError(f"{error}: make it readable{older}") from None
+    raise CheckpointError("; ".join(skipped.values()) or f"there is no checkpoint in {folder}")

@@ -14,7 +14,7 @@ from minigan.gan.objectives import OBJECTIVES
 from minigan.gan.variants import VARIANTS
 from minigan.lab.diagnosis import SYMPTOMS, Spell, Variety, silent, spells
 from minigan.run import pictures, tables
-from minigan.run.folder import RunError
+from minigan.run.folder import RunError, settings, trained_on
 
 BRIEF = 3  # rows of metrics: shorter spells that ended before the run are left out
 
@@ -28,6 +28,7 @@ class Explanation:
     varieties: list[tuple[int, Variety]]
     spells: list[Spell]
     passing: int = 0  # spells that are left out
+    data: str | None = None  # the name of the data, as a checkpoint says it
 
     def text(self, width: int = 100) -> str:
         """Return the paragraph, and a line for every finding."""
@@ -52,7 +53,8 @@ class Explanation:
             )
             for spell in self.spells
         ]
-        head = f"{config.model} on {config.data}, {config.objective}, penalty {config.penalty}, rule {config.rule}."
+        data = self.data or f"data that no checkpoint names (its settings say {config.data})"
+        head = f"{config.model} on {data}, {config.objective}, penalty {config.penalty}, rule {config.rule}."
         return "\n".join([textwrap.fill(" ".join([head, *parts]), width), *findings])
 
     def _fate(self, last: dict[str, np.ndarray]) -> str:
@@ -97,14 +99,10 @@ class Explanation:
 
 def explain(folder: Path) -> Explanation:
     """Read a run folder; :class:`minigan.run.folder.RunError` if it holds no run, or no metrics of this version."""
-    if not (folder / "config.toml").is_file():
-        raise RunError(f"{folder} holds no run: it has no config.toml")
-    config = Config.from_toml(folder / "config.toml")
+    config = settings(folder)
     metrics = tables.read(folder / "metrics.csv")
-    if not metrics.get("step", np.empty(0)).size:
+    if not metrics:
         raise RunError(f"{folder} has no metrics yet: train first")
-    if "slope_g" not in metrics:
-        raise RunError(f"{folder / 'metrics.csv'} was written before diagnosis existed: train again")
     seen = tables.read(folder / "variety.csv")
     varieties = [
         (int(step), Variety(float(spread), float(entropy)))
@@ -114,4 +112,4 @@ def explain(folder: Path) -> Explanation:
     found = spells(metrics, varieties, int(config.steps), but)
     least, end = (BRIEF - 1) * int(config.log_every), metrics["step"][-1]
     kept = [s for s in found if s.last - s.first >= least or s.last == end or SYMPTOMS[s.kind].always]
-    return Explanation(config, metrics, varieties, kept, len(found) - len(kept))
+    return Explanation(config, metrics, varieties, kept, len(found) - len(kept), trained_on(folder))

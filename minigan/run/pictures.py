@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import gc
+import io
+import struct
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from minigan.data import files
 from minigan.gan.objectives import Objective
 from minigan.lab.diagnosis import SYMPTOMS
+from minigan.run.files import RunError, write_atomically
 
 INK, BLUE, RED, GREY = "#222222", "#1f6fb4", "#d1495b", "#9a9a9a"
 FRAME_MS = 160
+MOST = 1 << 28  # bytes of a frame
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def image_grid(images: np.ndarray, columns: int = 0) -> Image.Image:
@@ -31,6 +41,23 @@ def image_grid(images: np.ndarray, columns: int = 0) -> Image.Image:
     return Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
 
 
+def frees_its_figure(draw: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that draws, and frees its figure when it is done.
+
+    The parts of a figure refer to one another in circles: without a collection a run holds dozens of dead ones. Those
+    are young, and a collection of young objects is quick.
+    """
+
+    @functools.wraps(draw)
+    def wrapped(*args: P.args, **settings: P.kwargs) -> R:
+        try:
+            return draw(*args, **settings)
+        finally:
+            gc.collect(1)
+
+    return wrapped
+
+
 def new_figure(width: float, height: float) -> Any:
     """Return a figure of this size in inches, drawn without a window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -39,6 +66,19 @@ def new_figure(width: float, height: float) -> Any:
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    write_atomically(path, content.getvalue())
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Write a picture as a PNG file; OSError names the path."""
+    content = io.BytesIO()
+    image.save(content, format="PNG")
+    write_atomically(path, content.getvalue())
 
 
 def tidy(axes: Any, **settings: Any) -> None:
@@ -60,7 +100,10 @@ def plain_ticks(axis: Any) -> None:
 
 def legend_above(axes: Any, columns: int) -> None:
     """Put the legend in a row above the panel, at the right, so that it covers no line."""
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, fontsize=8, frameon=False, borderaxespad=0.2)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(
+            loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, fontsize=8, frameon=False, borderaxespad=0.2
+        )
 
 
 def along(axes: Any, metrics: dict[str, np.ndarray], columns: dict[str, str]) -> None:
@@ -72,13 +115,15 @@ def along(axes: Any, metrics: dict[str, np.ndarray], columns: dict[str, str]) ->
         axes.plot(steps, smooth(metrics[key]), dashes, color=colour, linewidth=1.6, label=label, **few)
 
 
+@frees_its_figure
 def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
-    """Draw generated points (N, 2) over real ones, on axes that fit the real ones."""
+    """Draw generated points (N, 2) over real ones, on axes that fit the real ones, or without real ones."""
     figure = new_figure(4.6, 4.6)
     axes = figure.add_subplot()
-    axes.scatter(*real[:1000].T, s=14, color=GREY, alpha=0.5, linewidths=0, label="real")
+    if len(real):
+        axes.scatter(*real[:1000].T, s=14, color=GREY, alpha=0.5, linewidths=0, label="real")
     axes.scatter(*points.T, s=5, color=RED, alpha=0.6, linewidths=0, label="generated")
-    reach = 1.3 * np.abs(real).max()
+    reach = 1.3 * np.abs(real if len(real) else points).max(initial=0) or 1.0
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title, xlabel="x₁", ylabel="x₂")
     legend = axes.legend(
         loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=2, fontsize=9, frameon=False, markerscale=2.5
@@ -89,6 +134,7 @@ def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
     return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
 
 
+@frees_its_figure
 def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> None:
     """Draw losses with their equilibrium lines, D's accuracy and the gradient norms of a run into a PNG file."""
     figure = new_figure(8.5, 8)
@@ -111,9 +157,10 @@ def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> 
     for axes in (losses, accuracy, norms):
         legend_above(axes, 4)
     figure.suptitle(f"{objective.name} game")
-    figure.savefig(path)
+    _save(figure, path)
 
 
+@frees_its_figure
 def spectra(rows: dict[str, np.ndarray], path: Path) -> None:
     """Draw eigenvalues (columns step, real, imaginary) over the run, and in the plane, into a PNG file."""
     figure = new_figure(10.5, 4.6)
@@ -134,9 +181,10 @@ def spectra(rows: dict[str, np.ndarray], path: Path) -> None:
     )
     tidy(plane, xlabel="Re λ", ylabel="Im λ: turns", title="darker: later", xscale="symlog", yscale="symlog")
     plane.legend(fontsize=8, frameon=False)
-    figure.savefig(path)
+    _save(figure, path)
 
 
+@frees_its_figure
 def diagnosis(
     metrics: dict[str, np.ndarray], varieties: list[tuple[int, float, float]], spells: Sequence[Any], path: Path
 ) -> None:
@@ -167,7 +215,7 @@ def diagnosis(
         legend_above(axes, 2)
     samples.set_xlabel("training step")
     figure.suptitle("Inputs of the rules; shaded: findings")
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def smooth(values: np.ndarray, windows: int = 30) -> np.ndarray:
@@ -180,10 +228,21 @@ def smooth(values: np.ndarray, windows: int = 30) -> np.ndarray:
 
 
 def film(frames: list[Path], path: Path) -> None:
-    """Join PNG frames into an animated GIF that rests on the last one."""
+    """Join PNG frames into an animated GIF that rests on the last one; :class:`RunError` names a damaged frame."""
     images = []
     for frame in frames:
-        with Image.open(frame) as image:
-            images.append(image.convert("L" if image.mode == "L" else "RGB").quantize(32))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(io.BytesIO(files.read(frame, MOST)), formats=["PNG"]) as image:
+                    images.append(image.convert("L" if image.mode == "L" else "RGB").quantize(32))
+        except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError, Warning) as error:
+            said = error.strerror if isinstance(error, OSError) and error.strerror else "it is not a whole PNG picture"
+            raise RunError(f"{frame}: {said}; remove it, and the film goes without it") from None
+    if not images:
+        return
     times = [FRAME_MS] * (len(images) - 1) + [12 * FRAME_MS]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=times, loop=0, optimize=True)
+    content = io.BytesIO()
+    first, *rest = images
+    first.save(content, format="GIF", save_all=True, append_images=rest, duration=times, loop=0, optimize=True)
+    write_atomically(path, content.getvalue())
