@@ -283,7 +283,7 @@ class Trainer:
         return arrays
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Restore a saved :meth:`state`; before anything changes, ValueError for one that :mod:`saved` does not let in."""
+        """Restore a saved :meth:`state`; ValueError, before anything changes, for one that does not belong here."""
         saved.require_same_data(state, self.data)
         saved.require_same_game(state, self._state())
         saved.require_sound(state, saved.MOST * max(1, len(self.data)) // (self.dynamics.k * self.batch))
