@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -55,14 +56,16 @@ class Kept:
             _, copy, made, compared = known
             if (now is not None and compared is now) or np.array_equal(_bits(copy), _bits(array)):
                 known[3] = now
-                self._results.move_to_end(place)
+                with contextlib.suppress(KeyError):  # another thread may have dropped it
+                    self._results.move_to_end(place)
                 return made
         made = make()
         forget = weakref.ref(array, lambda _: self._results.pop(place, None))
         self._results[place] = [forget, array.copy(), made, now]
-        self._results.move_to_end(place)
-        while len(self._results) > MOST:
-            self._results.popitem(last=False)
+        with contextlib.suppress(KeyError):
+            self._results.move_to_end(place)
+            while len(self._results) > MOST:
+                self._results.popitem(last=False)
         return made
 
     def __len__(self) -> int:

@@ -33,6 +33,18 @@ class Dataset:
     centres: np.ndarray | None = None
     sigma: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.storage.dtype not in (np.dtype(np.float32), np.dtype(np.uint8)):
+            raise TypeError(f"the storage of a data set is float32 or uint8, not {self.storage.dtype}: use from_arrays")
+        for name, array in (("labels", self.labels), ("attributes", self.attributes)):
+            if array is not None and len(array) != len(self.storage):
+                raise ValueError(f"{len(self.storage)} samples cannot have {len(array)} {name}")
+        known = len(self.names)
+        if self.names and self.labels is not None and known <= int(self.labels.max()):
+            raise ValueError(f"the classes go up to {int(self.labels.max())}, but there are {known} names")
+        if self.names and self.attributes is not None and known != self.attributes.shape[1]:
+            raise ValueError(f"there are {self.attributes.shape[1]} attributes, but {known} names")
+
     def __len__(self) -> int:
         return len(self.storage)
 
@@ -82,7 +94,12 @@ class Dataset:
 
     def _samples(self, rows: Any) -> Any:
         found = self.storage[rows]
-        return found if found.dtype == np.float32 else found * np.float32(1 / 127.5) - np.float32(1)
+        if found.dtype == np.uint8:
+            return found * np.float32(1 / 127.5) - np.float32(1)
+        if isinstance(found, np.ndarray) and found.base is not None:  # nobody may write the data through a slice
+            found = found.view()
+            found.flags.writeable = False
+        return found
 
     @functools.cached_property
     def _one_hot(self) -> Any:
@@ -119,6 +136,8 @@ def from_arrays(samples: Any, labels: Any = None, *, names: tuple[str, ...] = ()
     samples = np.asarray(samples)
     if samples.ndim not in (2, 3, 4) or not samples.size:
         raise ValueError(f"from_arrays: samples are images (N, H, W[, C]) or points (N, 2), not {samples.shape}")
+    if samples.ndim == 2 and samples.shape[1] != 2:
+        raise ValueError(f"from_arrays: points are (N, 2), not {samples.shape}")
     if samples.ndim == 3:
         samples = samples[..., None]
     if samples.ndim == 4 and samples.shape[1] in (1, 3) and samples.shape[3] not in (1, 3):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -64,7 +64,8 @@ def apply(network: Module, x: Tensor, given: Tensor | None) -> Tensor:
 class Game:
     """A generator G: z (N, latent) → samples, a discriminator D: samples → logits, and their losses.
 
-    ``penalties``, such as ``r1(1.0)``, are added to D's loss; ``noise`` makes the random numbers of penalties. A
+    ``penalties``, such as ``r1(1.0)``, are added to D's loss; ``noise`` makes the random numbers of penalties: without
+    one they start from seed 0 on D's device, and a trainer starts them from its own seed. A
     minibatch is a :class:`minigan.data.Batch` with conditions, or a Tensor or an array without. TypeError for an
     objective or a penalty of another type.
     """
@@ -75,9 +76,13 @@ class Game:
     discriminator: Module
     objective: Objective = NON_SATURATING
     penalties: Sequence[Penalty] = ()
-    noise: Generator = field(default_factory=lambda: Generator(0, stream="penalty"))
+    noise: Generator = None  # type: ignore[assignment]  # set below
 
     def __post_init__(self) -> None:
+        self.own_noise = self.noise is None
+        if self.own_noise:
+            parameters = self.discriminator.named_parameters().values()
+            self.noise = Generator(0, stream="penalty", device=next((p.device for p in parameters), "cpu"))
         self.penalties = tuple(self.penalties)
         if not isinstance(self.objective, Objective):
             raise TypeError(f"Game: the objective must be one of minigan.gan.objectives, not {self.objective!r}")

@@ -16,7 +16,7 @@ from minigan.gan.dynamics import Alternating, Dynamics, Step
 from minigan.gan.events import CheckpointDue, Event, Every, Picture, Row, SpectrumDue, Stepped
 from minigan.gan.game import Diverged, Game, apply
 from minigan.gan.interrupts import WholeSteps
-from minigan.gan.objectives import DEAD, slopes
+from minigan.gan.measures import measures
 from minigan.gan.player import MakeOptimizer, Movement, Player, make_players, part
 from minigan.gan.replay import CapturedStep, Replayed
 from minigan.nn import BatchNorm, InstanceNoise, Module
@@ -54,6 +54,8 @@ class Trainer:
         if not isinstance(players, Dynamics):
             both = make_players(game, players)
             players = Alternating(Replayed(game) if both[0].device == "cpu" else game, *both)
+        if getattr(players.game, "game", players.game) is not game:
+            raise ValueError("the dynamics play another game than the trainer's")
         self.dynamics = players
         self.device = self.generator.device
         self._near = data.to(self.device)
@@ -61,7 +63,11 @@ class Trainer:
             raise ValueError(f"the networks are conditional, but {data.name} has no labels and no attributes")
         streams = ("latent-D", "latent-G", *(("condition",) if game.conditional else ()))
         self.noise = {name: Generator(seed, stream=name, device=self.device) for name in streams}
+        if game.own_noise:
+            game.noise = Generator(seed, stream="penalty", device=self.device)
         self.noise["penalty"] = game.noise
+        if fade is not None and goal < 1:
+            raise ValueError(f"a fading learning rate needs the goal of the run, a number of steps > 0, not {goal}")
         self.fade = fade
         self._rates = [player.optimizer.lr for player in self._players().values()]
         self._noisy = [layer for _, layer in game.discriminator.modules() if isinstance(layer, InstanceNoise)]
@@ -185,25 +191,10 @@ class Trainer:
     def metrics(self, step: Step) -> dict[str, float]:
         """Return one row of numbers about a step, and about the players' movement since the last row.
 
-        Losses, penalty, D's accuracy, both gradients' norms, the mean |dL_G/ds| of G's samples and the share of them in
-        the dead zone, and how the players' point moves (:class:`minigan.gan.player.Movement`).
+        They are those of :func:`minigan.gan.measures.measures` and :class:`minigan.gan.player.Movement`.
         """
-        d, g = step.discriminator, step.generator
-        assert d.real_logits is not None
-        accuracy = self.game.objective.accuracy(d.real_logits.data, d.fake_logits.data)
-        passed = slopes(self.game.objective, g.fake_logits, g.real_logits)
-        row = {
-            "step": self.steps,
-            "loss_d": d.loss.item() - (d.penalty.item() if d.penalty is not None else 0.0),
-            "loss_g": g.loss.item(),
-            "penalty": d.penalty.item() if d.penalty is not None else 0.0,
-            "accuracy_real": accuracy[0],
-            "accuracy_fake": accuracy[1],
-            "grad_norm_d": self.discriminator.optimizer.gradient_norm(),
-            "grad_norm_g": self.generator.optimizer.gradient_norm(),
-            "slope_g": float(passed.mean()),
-            "dead_g": float((passed < DEAD).mean()),
-        }
+        found = measures(self.game.objective, self.discriminator, self.generator, step)
+        row: dict[str, float] = {"step": self.steps, **found}
         odd = [name for name, value in row.items() if not np.isfinite(value)]
         if self._captured and odd:
             raise Diverged(f"step {self.steps}: {', '.join(odd)} not finite, in this step or in one since the last row")
@@ -238,6 +229,8 @@ class Trainer:
     def _given(self, count: int, given: np.ndarray | None, seed: int = 0) -> Tensor | None:
         """Return the conditions of samples: ``given``, or drawn from the data; None if G takes none."""
         if not self.game.generator.conditional:
+            if given is not None:
+                raise ValueError("sample: this generator takes no conditions")
             return None
         if given is not None:
             if np.shape(given) != (count, self.data.conditions):

@@ -37,7 +37,7 @@ def variety(samples: np.ndarray, data: np.ndarray, labels: np.ndarray | None, ce
     """Return how far apart samples (M, ...) are, and how evenly they lie over the classes or modes of data (N, ...).
 
     ``spread`` is their mean pairwise distance over that of as many data; ``entropy`` that of the shares of classes (by
-    the 3-nearest-neighbour judge) or of nearest centres, over its largest value; 1 without labels and centres.
+    the 3-nearest-neighbour judge) or of nearest centres, over its largest value; 1 for fewer than two of them.
     """
     count = min(200, len(samples), len(data))
     order = Generator(0, stream="shuffle").permutation(len(data))[:count]
@@ -49,6 +49,8 @@ def variety(samples: np.ndarray, data: np.ndarray, labels: np.ndarray | None, ce
         kinds = len(centres)
     else:
         return Variety(spread, 1.0)
+    if kinds == 1:
+        return Variety(spread, 1.0)  # one class cannot be uneven
     shares = np.bincount(judged, minlength=kinds) / len(judged)
     shares = shares[shares > 0]
     return Variety(spread, max(0.0, float(-(shares * np.log(shares)).sum() / np.log(kinds))))

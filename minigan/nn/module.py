@@ -15,6 +15,15 @@ from minigan.engine.recorder import perform_on_a_passing
 from minigan.engine.tensor import FLOATS, Tensor, no_attribute
 
 
+def _refilled(container: Any, parts: list[Any]) -> Any:
+    """Return a list, tuple, named tuple or dict of the same type with other parts."""
+    if isinstance(container, dict):
+        twin = copy.copy(container)
+        twin.update(zip(container, parts, strict=True))
+        return twin
+    return type(container)(*parts) if hasattr(container, "_fields") else type(container)(parts)
+
+
 class Module:
     """The base of layers and networks: subclass it, set Tensors and Modules as attributes, and write ``forward``.
 
@@ -145,7 +154,7 @@ class Module:
                 parts = list(value.values() if isinstance(value, dict) else value)
                 new = [of(part) if isinstance(part, Module) else part for part in parts]
                 if any(a is not b for a, b in zip(new, parts, strict=True)):
-                    return dict(zip(value, new, strict=True)) if isinstance(value, dict) else type(value)(new)
+                    return _refilled(value, new)
             return value
 
         changed = {name: of(value) for name, value in vars(self).items()}
