@@ -481,7 +481,8 @@ def good(tmp_path_factory):
     for name, config in {"good": RING, "seed": replace(RING, seed=1), "wide": replace(RING, width=3)}.items():
         run = runs.create(home / name, config)
         run.train()
-        run.finish()
+        if name == "good":
+            run.finish()
     return home
 
 
