@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from minigan.testing.differences import ROUNDING, Ladder
-from minigan.testing.function import Settings
+from minigan.testing.differences import ROUNDING, Ladder, Levels
+from minigan.testing.function import Settings, drawn
 from minigan.testing.jacobian import Column, Entry, Jacobian
 from minigan.testing.noise import Noise
-from minigan.testing.verdict import SINGLE, Verdict, settle
+from minigan.testing.verdict import SINGLE, Verdict, judge, settle
 
 SEVERITY = ("wrong", "kink", "steps", "undefined", "noise", "single")
 
@@ -51,13 +51,19 @@ class Slopes:
             if verdict.kind in ("wrong", "noise"):
                 known = max(self._rounding(column, row), ladder.rounding_elsewhere(row, top))
                 if gap <= known and claim <= 100 * known:
-                    verdicts[row] = verdict._replace(kind="right")
-            if (
-                self.jacobian.single
-                and SINGLE[0] < verdict.noise < SINGLE[1]
-                and verdict.kind in ("right", "wrong", "noise")
-            ):
-                verdicts[row] = verdict._replace(kind="single")
+                    verdict = verdict._replace(kind="right")
+            if verdict.kind == "wrong":
+                noisy = Ladder(ladder.curves, ladder.here, self.jacobian.noise(self.noise.wide()[0]) * 4 / ROUNDING)
+                noisy.sides = ladder.sides
+                again = judge(Levels(noisy), row, claims[row], tolerances[row], scales[row], 2.0**top, True)
+                if again is not None and again.kind == "right" and again.error <= 0.01 * claim:
+                    verdict = again
+            if verdict.kind == "wrong":
+                verdict = self._crossed(column, row, verdict)
+            single = self.jacobian.single and SINGLE[0] < verdict.noise < SINGLE[1]
+            if single and verdict.kind in ("right", "wrong", "noise"):
+                verdict = verdict._replace(kind="single")
+            verdicts[row] = verdict
         worst = sorted((SEVERITY.index(v.kind), row) for row, v in verdicts.items() if v.kind != "right")
         return (worst[0][1], verdicts[worst[0][1]]) if worst else None
 
@@ -81,6 +87,15 @@ class Slopes:
             noise = Noise(base.function, base.point, cotangents, base.values, base.gradient, base.sizes)
             self._row_noise[row] = [64 * float(a.max(initial=0.0)) for a in noise.wide()[1]]
         return self._row_noise[row][column.argument] * float(np.linalg.norm(column.direction))
+
+    def _crossed(self, column: Column, row: int, verdict: Verdict) -> Verdict:
+        """Return the verdict, or that of a kink if one crosses the point in another direction (two equal maxima)."""
+        at = self.jacobian.point[column.argument]
+        aside = Column(column.argument, drawn(np.random.default_rng(1), at.shape) * np.maximum(1.0, np.abs(at)), None)
+        ladder = self._ladder(aside)
+        ladder.climb(range(-30, -8))
+        kink = Levels(ladder).kink(row)
+        return verdict if kink is None else verdict._replace(kind="kink", h=kink[0], sides=kink[1:])
 
     def _culprit(self, column: Column, verdict: Verdict) -> Entry:
         """Return an entry that makes a random direction fail: of two halves, the one that is further off, and so on."""

@@ -39,10 +39,13 @@ class Verdict(NamedTuple):
     sides: tuple[float, float] = (0.0, 0.0)
 
 
-def judge(levels: Levels, curve: int, claim: float, tolerance: float, scale: float, final: bool) -> Verdict | None:
+def judge(
+    levels: Levels, curve: int, claim: float, tolerance: float, scale: float, far: float, final: bool
+) -> Verdict | None:
     """Return a verdict on ``claim`` as the slope of a curve, or None if finer or coarser steps should say more.
 
-    ``tolerance`` is allowed beside the error of the differences; ``scale`` is the size of the gradient around it.
+    ``tolerance`` is allowed beside the error of the differences; ``scale`` is the size of the gradient around it. Steps
+    beyond ``far`` do not speak against the best ones.
     """
     k = levels.best(curve)
     h, slope, error = float(levels.h[k]), float(levels.slope[k, curve]), float(levels.error[k, curve])
@@ -65,9 +68,11 @@ def judge(levels: Levels, curve: int, claim: float, tolerance: float, scale: flo
         return say("right")
     if not final:
         return None
-    for j in range(k + 1, len(levels.h)):  # finer steps may see what the best ones stepped over
+    if kink is not None and abs(kink[2] - kink[1]) > 2 * tolerance:
+        return say("kink")._replace(h=kink[0], sides=kink[1:])
+    for j in range(len(levels.h)):  # finer steps may see what the best ones stepped over, coarser ones past rounding
         other, doubt = float(levels.slope[j, curve]), float(levels.error[j, curve])
-        if abs(other - slope) > SAFETY * (error + doubt):
+        if levels.h[j] <= far and abs(other - slope) > SAFETY * (error + doubt):
             if levels.flat[j, curve] and noise > STEPS * around:
                 return say("steps")
             if not agrees and is_tight(other, doubt) and abs(claim - other) <= tolerance + doubt:
@@ -76,8 +81,6 @@ def judge(levels: Levels, curve: int, claim: float, tolerance: float, scale: flo
         return say("noise")  # smooth from afar only
     if tight:
         return say("right" if agrees else "wrong")
-    if kink is not None:
-        return say("kink")._replace(h=kink[0], sides=kink[1:])
     if agrees:
         return say("right" if nothing or rounding else "noise")
     return say("wrong" if error <= 0.5 * max(abs(claim), abs(slope)) else "noise")
@@ -99,7 +102,7 @@ def settle(
         ladder.climb(range(high, low - 1, -1))
         levels = Levels(ladder)
         for c in [c for c in curves if c not in settled]:
-            verdict = judge(levels, c, float(claims[c]), float(tolerances[c]), float(scales[c]), final)
+            verdict = judge(levels, c, float(claims[c]), float(tolerances[c]), float(scales[c]), 2.0**top, final)
             if verdict is not None:
                 settled[c] = verdict
         unsettled = [c for c in curves if c not in settled]
