@@ -33,6 +33,10 @@ class Dataset:
     centres: np.ndarray | None = None
     sigma: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not len(self.storage):
+            raise ValueError(f"data set {self.name}: it holds no samples")
+
     def __len__(self) -> int:
         return len(self.storage)
 

@@ -11,12 +11,14 @@ import numpy as np
 from minigan import ops
 from minigan.engine.recorder import perform
 from minigan.engine.tensor import Tensor
+from minigan.kernels.memory import require_memory
 from minigan.nn.init import lecun
 from minigan.nn.module import Module
 from minigan.ops.conv import Pair, pair
 from minigan.random import Generator
 
 _init = Generator(0, stream="init")  # layers made one after the other differ; every process makes the same ones
+LARGE = 1 << 26  # bytes from which a layer looks at the free memory
 _dropout_seeds = itertools.count()
 
 
@@ -28,6 +30,13 @@ def _positive(layer: str, **counts: int) -> None:
     for name, count in counts.items():
         if not isinstance(count, int | np.integer) or count < 1:
             raise ValueError(f"{layer}: {name} must be a positive integer, not {count!r}")
+
+
+def require_room_for(shape: tuple[int, ...]) -> None:
+    """Raise ValueError if weights of this shape, with their gradients, do not fit into the free memory."""
+    size = 8 * math.prod(shape)
+    if size > LARGE:
+        require_memory(size, f"a layer with weights {shape} and their gradients", "make it smaller")
 
 
 # --- activations ------------------------------------------------------------------------------------------------------
@@ -113,6 +122,7 @@ class Weighted(Fusing):
 
     def _start(self, shape: tuple[int, ...], fans: tuple[int, int], n_out: int, bias: bool) -> None:
         self.fans = fans
+        require_room_for(shape)
         self.w = _parameter(lecun(_init, shape, *fans))
         self.b = _parameter(np.zeros(n_out)) if bias else None
 

@@ -1,8 +1,15 @@
-"""Pictures: grids of samples, point clouds, curves of a run, and its film. Nothing here opens a window."""
+"""Pictures: grids of samples, point clouds, curves of a run, and its film. Nothing here opens a window.
+
+They look the same for every user: matplotlib's settings of the user are neither read nor changed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +36,34 @@ def image_grid(images: np.ndarray, columns: int = 0) -> Image.Image:
         top, left = gap + i // columns * (h * zoom + gap), gap + i % columns * (w * zoom + gap)
         sheet[top : top + h * zoom, left : left + w * zoom] = image
     return Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+
+
+@functools.cache
+def load_matplotlib() -> Any:
+    """Import matplotlib, also where the user has chosen a backend that this Python lacks (a notebook's, say).
+
+    OSError if matplotlib cannot read the user's matplotlibrc.
+    """
+    chosen = os.environ.pop("MPLBACKEND", None) if "matplotlib" not in sys.modules else None
+    try:
+        import matplotlib
+    except (ValueError, OSError) as error:
+        raise OSError(f"matplotlib cannot be loaded: {error}; look at your matplotlibrc and MPLCONFIGDIR") from error
+    finally:
+        if chosen is not None:
+            os.environ["MPLBACKEND"] = chosen
+    with contextlib.suppress(ValueError):
+        if chosen:
+            matplotlib.rcParams["backend"] = chosen
+    return matplotlib
+
+
+@contextlib.contextmanager
+def our_style() -> Iterator[None]:
+    """Draw with matplotlib's defaults in the ``with`` block, or in the function that this decorates."""
+    matplotlib = load_matplotlib()
+    with matplotlib.rc_context({k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}):
+        yield
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -72,6 +107,7 @@ def along(axes: Any, metrics: dict[str, np.ndarray], columns: dict[str, str]) ->
         axes.plot(steps, smooth(metrics[key]), dashes, color=colour, linewidth=1.6, label=label, **few)
 
 
+@our_style()
 def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
     """Draw generated points (N, 2) over real ones, on axes that fit the real ones."""
     figure = new_figure(4.6, 4.6)
@@ -89,6 +125,7 @@ def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
     return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
 
 
+@our_style()
 def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> None:
     """Draw losses with their equilibrium lines, D's accuracy and the gradient norms of a run into a PNG file."""
     figure = new_figure(8.5, 8)
@@ -114,6 +151,7 @@ def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> 
     figure.savefig(path)
 
 
+@our_style()
 def spectra(rows: dict[str, np.ndarray], path: Path) -> None:
     """Draw eigenvalues (columns step, real, imaginary) over the run, and in the plane, into a PNG file."""
     figure = new_figure(10.5, 4.6)
@@ -137,6 +175,7 @@ def spectra(rows: dict[str, np.ndarray], path: Path) -> None:
     figure.savefig(path)
 
 
+@our_style()
 def diagnosis(
     metrics: dict[str, np.ndarray], varieties: list[tuple[int, float, float]], spells: Sequence[Any], path: Path
 ) -> None:
