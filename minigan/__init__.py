@@ -3,7 +3,8 @@
 A small reverse-mode autodiff engine on NumPy arrays, kernels for the CPU in Numba, and the two-player game on top.
 """
 
-from sys import meta_path as _finders
+import signal as _signal
+import sys as _sys
 
 
 class _Beside:
@@ -22,7 +23,24 @@ class _Beside:
         return spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
 
 
-_finders.append(_Beside)  # type: ignore[arg-type]  # asked last
+_sys.meta_path.append(_Beside)  # type: ignore[arg-type]  # asked last
+
+
+def _is_program() -> bool:
+    """Return whether this process is the command line, not a program that uses the library."""
+    name = _sys.argv[0].replace("\\", "/").rpartition("/")[2]
+    return name in ("minigan", "minigan.exe") or (name == "-m" and "minigan" in _sys.orig_argv)
+
+
+def _end(number: int, frame: object) -> None:
+    import os
+
+    os.write(2, b"minigan: interrupted\n")
+    os._exit(128 + number)
+
+
+if _is_program() and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _end)  # Ctrl-C while this is imported: nothing is lost, and nothing can catch it
 
 from minigan import data, gan, lab, nn, ops, optim, random, testing
 from minigan.engine.autodiff import grad

@@ -18,7 +18,7 @@ from PIL import Image
 
 import minigan
 from minigan.cli import main as cli
-from minigan.cli import train
+from minigan.cli.signals import stopping
 from minigan.engine.device import why_not
 from minigan.gan import Config
 from minigan.run import checkpoint
@@ -373,7 +373,7 @@ def test_divergence_is_told_without_a_traceback(tmp_path):
     err = [line for line in err.splitlines() if not line.startswith(COMPILING)]
     assert child.returncode == 1
     assert "step 1: the loss of G is not finite: dense made it first" in err[-1]
-    assert err[-1].endswith("nothing was saved, and the files so far are kept in wild")
+    assert err[-1].endswith("the last good checkpoint is step 0, and the files so far are kept in wild")
     assert len(err) == 1, err
 
 
@@ -407,7 +407,7 @@ def wait_for(path, child):
 
 
 @posix
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_and_tells_how_to_go_on(tmp_path, number, code):
     with process(f"train {RING} --steps 1000000 --out 'my run'", tmp_path) as child:
         wait_for(tmp_path / "my run" / "samples" / "step_0000000.png", child)
@@ -420,6 +420,8 @@ def test_a_signal_saves_and_tells_how_to_go_on(tmp_path, number, code):
     step = int(stopped.removeprefix("stopped at step "))
     arrays, _, complaints = checkpoint.latest(Path("my run/checkpoints"))
     assert (arrays["steps"], complaints) == (step, [])
+    assert Path("my run/samples.png").exists() == (step > 0)
+    assert Path("my run/curves.png").exists() == (step >= 5)  # from the first row of metrics on
     code, out, err = main(f"{command.removeprefix('minigan ')} --steps {step + 3}")
     assert (code, err) == (0, [])
     assert out[1] == f"from step {step} to {step + 3} on cpu, into my run/"
@@ -430,14 +432,54 @@ def test_a_signal_saves_and_tells_how_to_go_on(tmp_path, number, code):
 def test_a_second_signal_ends_at_once(monkeypatch):
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with train._signals() as stop:
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in handled]
+    with stopping() as stop:
+        stop.waits = True
         assert stop.number == 0
         signal.raise_signal(signal.SIGTERM)
         assert (stop.number, left) == (signal.SIGTERM, [])
         signal.raise_signal(signal.SIGINT)
         assert left == [130]
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in handled] == before
+
+
+@posix
+def test_a_signal_that_need_not_wait_ends_the_preparation(monkeypatch):
+    def prepare(*_):
+        Path("run").mkdir()
+        Path("run/config.toml").touch()
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("minigan.run.folder.create", prepare)
+    assert main("train --out run") == (143, [], ["minigan: interrupted"])
+    assert not files()
+    assert not Path("run").exists()
+
+
+@posix
+def test_a_closed_terminal_is_ignored_under_nohup(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.number == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@posix
+def test_ctrl_c_during_imports_leaves_no_traceback(tmp_path):
+    """The import of the package is interrupted from inside: NumPy is the first thing that it imports."""
+    (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "minigan", "--version"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "minigan: interrupted\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "import minigan"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.endswith("KeyboardInterrupt\n")
 
 
 def test_ctrl_c_outside_training_leaves_no_traceback(monkeypatch):

@@ -7,9 +7,8 @@ import contextlib
 import dataclasses
 import inspect
 import itertools
-import os
 import shlex
-import signal
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,15 +19,17 @@ import tyro
 
 from minigan.cli.flags import Refusal, out_of_memory, parse, report_complaints
 from minigan.cli.progress import progress
+from minigan.cli.signals import Interrupted, Stop, stopping
+from minigan.cli.streams import SIGPIPE, Patient
 from minigan.engine.device import why_not
 from minigan.gan.config import TABLES, Config
 from minigan.gan.penalties import NONE, PENALTIES
+from minigan.kernels.cpu.jit import say
 
 MADE = (
     "samples.png", "curves.png", "training.gif", "samples", "metrics.csv", "variety.csv", "spectrum.csv",
     "spectrum.png", "checkpoints", "config.toml",
 )  # fmt: skip
-SIGPIPE = 13
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def _settings(options: Config) -> Config:
 def train(arguments: Sequence[str]) -> int:
     """Run ``minigan train``."""
     from minigan.run import folder as runs
+    from minigan.run.pictures import load_matplotlib
 
     kind = _with_rows()
     options = parse(kind, arguments)
@@ -79,8 +81,33 @@ def train(arguments: Sequence[str]) -> int:
         base = Config.preset(options.data) if options.config is None else Config.from_toml(options.config)
         options = parse(kind, arguments, kind(**dataclasses.asdict(base)))
     folder = options.out or Path("runs") / options.data
-    run = _resume(folder, arguments) if options.resume else runs.create(folder, _settings(options))
-    return _train(run, folder)
+    load_matplotlib()  # what it refuses, it refuses before the run
+    with stopping() as stop:
+        if options.resume:
+            return _train(_resume(folder, arguments), folder, stop, ["resumed"])
+        with _nothing_left_behind(folder) as reasons:
+            run = runs.create(folder, _settings(options))
+            run.save()  # a run that is killed in its first steps can be resumed
+            return _train(run, folder, stop, reasons)
+
+
+@contextlib.contextmanager
+def _nothing_left_behind(folder: Path) -> Iterator[list[str]]:
+    """Remove the files of a new run if an error or a signal ends the block before a reason to keep them is listed."""
+    reasons: list[str] = []
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    try:
+        yield reasons
+    except BaseException:
+        if free and not reasons:
+            for path in (folder / name for name in MADE):
+                with contextlib.suppress(OSError):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            for place in missing:
+                with contextlib.suppress(OSError):
+                    place.rmdir()
+        raise
 
 
 def _resume(folder: Path, arguments: Sequence[str]) -> Any:
@@ -105,44 +132,73 @@ def _resume(folder: Path, arguments: Sequence[str]) -> Any:
     return run
 
 
-def _train(run: Any, folder: Path) -> int:
-    from minigan.gan import Diverged, Row
-    from minigan.lab.diagnosis import Finding
+def _train(run: Any, folder: Path, stop: Stop, reasons: list[str]) -> int:
+    """Train, and print what happens; ``reasons`` gets why the files of a new run must be kept."""
+    from minigan.gan import Diverged
 
-    trainer, config = run.trainer, run.config
-    _announce(run, folder)
-    with _signals() as stop, progress(config.steps, trainer.steps) as report:
+    trainer, config, whole = run.trainer, run.config, True
+    with contextlib.redirect_stdout(Patient(sys.stdout)) as output:
+        _announce(run, folder)
         try:
-            with contextlib.closing(run.events()) as events:
-                for event in events:
-                    try:
-                        if isinstance(event, Row):
-                            report(event.values)
-                        elif isinstance(event, Finding):
-                            print(f"step {event.step}, {event.kind}: {event.sentence}", flush=True)
-                    except BrokenPipeError:  # the reader is gone: save and stop, as for a signal
-                        stop.number = stop.number or SIGPIPE
-                        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-                    if stop.number:
-                        break
+            _follow(run, stop, reasons, output)
+        except Interrupted:  # in the first step: the state before it is saved
+            reasons.append("saved")
+            whole = False
         except (Diverged, MemoryError) as error:
             said = str(error) if isinstance(error, Diverged) else out_of_memory(error)
-            last = f"the last good checkpoint is step {run.last_saved}" if run.last_saved >= 0 else "nothing was saved"
-            raise Refusal(f"{said}; {last}, and the files so far are kept in {folder}", 1) from None
+            if isinstance(error, Diverged):
+                reasons.append("metrics")
+            last = f"the last good checkpoint is step {run.last_saved}" if reasons else "nothing was trained"
+            raise Refusal(
+                f"{said}; {last}" + (f", and the files so far are kept in {folder}" if reasons else ""), 1
+            ) from None
         except ValueError as error:  # a bug of minigan's: keep the traceback
             raise RuntimeError(f"training failed at step {trainer.steps + 1}; please report this") from error
-    again = f"minigan train --resume --out {shlex.quote(str(folder))}"
-    if trainer.steps < config.steps:
-        print(f"stopped at step {trainer.steps}; everything is saved. Continue with: {again}")
-        return 128 + stop.number
-    run.finish()
-    for line in run.judge():
-        print(line)
-    made = [f"{name}/" if (folder / name).is_dir() else name for name in MADE if (folder / name).exists()]
-    print(f"made in {folder}/: {', '.join(made)}")
-    print(f"next: minigan explain {shlex.quote(str(folder))}, or")
-    print(f"      minigan sample {shlex.quote(str(folder))} --count 2000 --out samples.npz")
+        if trainer.steps < config.steps:
+            _interrupted(run, folder, whole)
+            return 128 + stop.number
+        run.finish()
+        for line in run.judge():
+            print(line)
+        made = [f"{name}/" if (folder / name).is_dir() else name for name in MADE if (folder / name).exists()]
+        print(f"made in {folder}/: {', '.join(made)}")
+        print(f"next: minigan explain {shlex.quote(str(folder))}, or")
+        print(f"      minigan sample {shlex.quote(str(folder))} --count 2000 --out samples.npz")
     return 0
+
+
+def _follow(run: Any, stop: Stop, reasons: list[str], output: Patient) -> None:
+    """Train to the end or until a request to stop: from the second step on, that waits for the step and its files."""
+    from minigan.gan import Row, Stepped
+    from minigan.lab.diagnosis import Finding
+
+    first = run.trainer.steps
+    with progress(run.config.steps, first) as report, contextlib.closing(run.events()) as events:
+        for event in events:
+            if isinstance(event, Row):
+                report(event.values)
+            elif isinstance(event, Finding):
+                print(f"step {event.step}, {event.kind}: {event.sentence}", flush=True)
+            elif isinstance(event, Stepped) and event.step > first and not stop.waits:
+                stop.waits = True
+                reasons.append("trained")
+            if output.failed is not None and not stop.number:
+                stop.number = SIGPIPE
+                if not isinstance(output.failed, BrokenPipeError):
+                    say(f"the output cannot be written: {output.failed.strerror}")
+            if stop.number:
+                break
+
+
+def _interrupted(run: Any, folder: Path, whole: bool) -> None:
+    """Write the pictures of a run that stops early, and print how to go on."""
+    if whole:
+        try:
+            run.picture()
+        except OSError as error:  # the state is saved
+            say(f"{error.filename or folder}: {error.strerror or error}")
+    again = f"minigan train --resume --out {shlex.quote(str(folder))}"
+    print(f"stopped at step {run.last_saved}; everything is saved. Continue with: {again}")
 
 
 def _announce(run: Any, folder: Path) -> None:
@@ -163,27 +219,3 @@ def _announce(run: Any, folder: Path) -> None:
 
 def _times(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) if len(shape) > 1 else f"{shape[0]} numbers"
-
-
-class _Stop:
-    number = 0
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_Stop]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop after this step; a second one ends at once."""
-    stop, old = _Stop(), {}
-
-    def request(number: int, frame: Any) -> None:
-        if stop.number:
-            os._exit(128 + number)
-        stop.number = number
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(ValueError):  # handlers can be set in the main thread only
-            old[number] = signal.signal(number, request)
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

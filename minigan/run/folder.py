@@ -119,14 +119,18 @@ class Run:
         title = f"{self.trainer.data.name}, step {self.trainer.steps}"
         return pictures.scatter(samples, self.trainer.data.reference(), title)
 
-    def finish(self) -> None:
-        """Write samples.png, curves.png and training.gif from the files of the run."""
+    def picture(self) -> None:
+        """Write samples.png, curves.png and spectrum.png from the files of the run so far."""
         self.draw(self.trainer.sample(self.trainer.data.shown)).save(self.folder / "samples.png")
         if (self.folder / "metrics.csv").exists():
             metrics = tables.read(self.folder / "metrics.csv")
             pictures.curves(metrics, make_objective(self.config), self.folder / "curves.png")
         if (self.folder / "spectrum.csv").exists():
             pictures.spectra(tables.read(self.folder / "spectrum.csv"), self.folder / "spectrum.png")
+
+    def finish(self) -> None:
+        """Write the pictures and training.gif from the files of the run."""
+        self.picture()
         pictures.film(sorted((self.folder / "samples").glob("step_*.png")), self.folder / "training.gif")
 
     def judge(self) -> list[str]:
