@@ -312,6 +312,8 @@ REFUSED = {
     "train --device tpu": "unknown device 'tpu': choose from auto, cpu, cuda, cuda-emulated",
     "train --out ring": "ring exists already and is left as it is: continue its run with --resume",
     "train --out file": "file exists already",
+    "train --out hidden": "hidden is not empty, it holds .DS_Store: choose another --out",
+    "train --config deep.toml": "deep.toml is not a TOML file: ",
     "train --out file/under": "file/under: Not a directory",
     "train --config missing.toml": "missing.toml: No such file or directory",
     "train --config broken.toml": "broken.toml is not a TOML file: ",
@@ -347,6 +349,9 @@ def test_a_refusal_is_one_sentence_and_changes_nothing(line, trained):
         path.write_bytes(b"")
     Path("file").touch()
     Path("folder.npz").mkdir()
+    Path("hidden").mkdir()
+    Path("hidden/.DS_Store").touch()
+    Path("deep.toml").write_text("steps = " + "[" * 100_000)
     Path("broken.toml").write_text("steps = = 3\n")
     Path("other.toml").write_text("stpes = 3\n")
     Path("good.toml").write_text("width = 9\n")

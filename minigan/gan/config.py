@@ -184,7 +184,7 @@ class Config:
         """
         try:
             given = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors begin with a BOM
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"{path} is not a TOML file: {error}") from None
         known = [field.name for field in fields(cls)]
         odd = [name for name in given if name not in known]

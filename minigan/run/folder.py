@@ -161,10 +161,12 @@ def create(folder: Path, config: Config, data: Dataset | None = None) -> Run:
 
     :class:`RunError` if the folder is not empty, OSError if it cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if (folder / "config.toml").exists() or (folder.exists() and not folder.is_dir()):
         raise RunError(
             f"{folder} exists already and is left as it is: continue its run with --resume, or choose another --out"
         )
+    if folder.exists() and (inside := next(folder.iterdir(), None)):  # a hidden file, perhaps
+        raise RunError(f"{folder} is not empty, it holds {inside.name}: choose another --out")
     trainer = build(config, data)  # raises for wrong settings before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.write_atomically(folder / "config.toml", config.to_toml().encode())
