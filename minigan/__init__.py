@@ -28,8 +28,11 @@ _sys.meta_path.append(_Beside)  # type: ignore[arg-type]  # asked last
 
 def _is_program() -> bool:
     """Return whether this process is the command line, not a program that uses the library."""
-    name = _sys.argv[0].replace("\\", "/").rpartition("/")[2]
-    return name in ("minigan", "minigan.exe") or (name == "-m" and "minigan" in _sys.orig_argv)
+    name = (getattr(_sys, "argv", None) or [""])[0].replace("\\", "/").rpartition("/")[2]
+    if name == "-m":
+        given = _sys.orig_argv
+        return "-m" in given and given[given.index("-m") + 1 :][:1] == ["minigan"]
+    return name in ("minigan", "minigan.exe")
 
 
 def _end(number: int, frame: object) -> None:

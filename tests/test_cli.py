@@ -20,7 +20,7 @@ import minigan
 from minigan.cli import main as cli
 from minigan.cli.signals import stopping
 from minigan.engine.device import why_not
-from minigan.gan import Config
+from minigan.gan import Config, Trainer
 from minigan.run import checkpoint
 
 RING = "--data ring --model mlp --width 8 --latent 4 --batch-size 16 --log-every 5 --sample-every 20"
@@ -460,6 +460,84 @@ def test_a_signal_that_need_not_wait_ends_the_preparation(monkeypatch):
     assert main("train --out run") == (143, [], ["minigan: interrupted"])
     assert not files()
     assert not Path("run").exists()
+
+
+def _breaking(monkeypatch, last, act):
+    """Let ``act`` be called in the step after step ``last``."""
+    whole = Trainer.step
+
+    def step(trainer):
+        if trainer.steps == last:
+            act()
+        return whole(trainer)
+
+    monkeypatch.setattr(Trainer, "step", step)
+
+
+def test_a_run_that_fails_in_its_first_step_leaves_nothing(monkeypatch):
+    def fail():
+        raise OSError("there is no compiler")
+
+    _breaking(monkeypatch, 0, fail)
+    assert main(f"train {RING} --out a/b")[::2] == (2, ["minigan: there is no compiler"])
+    assert not Path("a").exists()
+    Path("mine").mkdir()
+    assert main(f"train {RING} --out mine")[0] == 2
+    assert Path("mine").is_dir()
+    assert not files()
+
+
+def test_a_run_that_fails_later_can_be_resumed(monkeypatch):
+    def fail():
+        raise MemoryError("Unable to allocate 1 TiB")
+
+    with monkeypatch.context() as patch:
+        _breaking(patch, 3, fail)
+        code, _, err = main(f"train {RING} --steps 5 --out run")
+        assert code == 1
+        assert err[0].endswith("the last good checkpoint is step 0, and the files so far are kept in run")
+    code, out, err = main("train --resume --out run")
+    assert (code, err, out[1]) == (0, [], "from step 0 to 5 on cpu, into run/")
+
+
+@posix
+def test_a_signal_in_the_first_step_does_not_wait_for_it(monkeypatch):
+    with monkeypatch.context() as patch:
+        _breaking(patch, 0, lambda: signal.raise_signal(signal.SIGTERM))
+        code, out, err = main(f"train {RING} --steps 5 --out run")
+        assert (code, err) == (143, [])
+        assert out[-1].startswith("stopped at step 0; everything is saved. Continue with: ")
+        assert not Path("run/samples.png").exists()
+    code, out, err = main("train --resume --out run")
+    assert (code, err, out[1]) == (0, [], "from step 0 to 5 on cpu, into run/")
+    assert main(f"train {RING} --steps 5 --out whole")[0] == 0
+    for name in ("metrics.csv", "variety.csv", "samples.png", "training.gif"):
+        assert Path("run", name).read_bytes() == Path("whole", name).read_bytes(), name
+
+
+@posix
+def test_a_signal_later_waits_for_its_step_and_draws_pictures(monkeypatch):
+    _breaking(monkeypatch, 6, lambda: signal.raise_signal(signal.SIGHUP))
+    code, out, _ = main(f"train {RING} --steps 9 --out run")
+    assert (code, out[-1].partition(";")[0]) == (129, "stopped at step 7")
+    made = {path.name for path in Path("run").iterdir()}
+    assert {"samples.png", "curves.png"} <= made
+    assert "training.gif" not in made
+
+
+def test_a_reader_that_leaves_stops_the_run(monkeypatch):
+    class Pipe(Screen):
+        def write(self, text):
+            if "step      5" in text:
+                raise BrokenPipeError
+            return super().write(text)
+
+    screen = Pipe()
+    with contextlib.redirect_stdout(screen):
+        assert cli.main(shlex.split(f"train {RING} --steps 20 --log-every 1 --out run")) == 141
+    assert "step      4" in screen.getvalue()
+    (found,) = (step for step, _ in checkpoint.find(Path("run/checkpoints")) if step)
+    assert 5 <= found < 20
 
 
 @posix
