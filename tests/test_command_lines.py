@@ -91,7 +91,7 @@ def flags():
     for field in dataclasses.fields(Config):
         flag, kind = f"--{field.name.replace('_', '-')}", type(field.default).__name__
         for i, value in enumerate(ODD[kind]):
-            if field.name == "steps" and value.isdecimal() and len(value) > 3:
+            if field.name in ("steps", "g_steps") and value[:1].isdecimal() and len(value) > 3:
                 continue  # a run that nobody waits for
             if kind == "bool":
                 yield [*SMALL, flag, value]

@@ -118,7 +118,7 @@ SURROUNDINGS = {
     **{" ".join(f"{k}={v}" for k, v in variables.items()): ("{}", variables, "") for variables in VARIABLES},
     **{f"python {option}": ("{}", {}, option) for option in OPTIONS},
 }
-FEW = ("no stream", "a folder that is gone", "NUMBA_NUM_THREADS=0")
+FEW = ("no stream", "NUMBA_NUM_THREADS=0")
 
 
 def attempt(name, place, arguments=TRAIN):
@@ -129,7 +129,7 @@ def attempt(name, place, arguments=TRAIN):
     if "script " in shell:
         command = shlex.quote(command)
     done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {shell.replace('{}', command)}"], cwd=place, env=environment, timeout=300,
+        [shutil.which("bash"), "-c", f"set -o pipefail; {shell.replace('{}', command)}"], cwd=place, env=environment, timeout=300,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout.decode(errors="replace")
