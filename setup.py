@@ -3,8 +3,23 @@
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
+
+
+class BuildPy(build_py):
+    """Takes minigan.kernels from kernels/.
+
+    ``package_dir`` could say so, but then an editable install would be a hook that Python asks last, after a folder
+    minigan/ beside the user's script. With one plain root it is an entry of sys.path, and minigan/__init__.py finds
+    kernels/ beside it.
+    """
+
+    def get_package_dir(self, package: str) -> str:
+        inside = f"{package}.".startswith("minigan.kernels.")
+        return super().get_package_dir(package.removeprefix("minigan.") if inside else package)
+
 
 TEST = [
     "pytest>=8",
@@ -26,7 +41,8 @@ setup(
     license_files=["LICENSE", "minigan/data/digits.LICENSE.txt"],
     author="The minigan developers",
     python_requires=">=3.11",
-    package_dir={"minigan": "minigan", "minigan.kernels": "kernels"},
+    package_dir={"": "."},
+    cmdclass={"build_py": BuildPy},
     packages=[
         "minigan",
         "minigan.cli",

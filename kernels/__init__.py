@@ -4,7 +4,7 @@ Importing this package imports neither Numba nor CuPy: both are loaded when a ke
 """
 
 if __name__ != "minigan.kernels":  # two module objects of one file would mean two registries
-    raise ImportError("import the kernels as minigan.kernels, after `pip install -e .` in the checkout")
+    raise ImportError("import the kernels as minigan.kernels")
 
 from minigan.kernels.batch_norm import batch_norm, batch_norm_grad
 from minigan.kernels.batch_norm_vjp import batch_norm_grad_vjp

@@ -16,11 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from minigan.kernels.cpu.jit import say, why_no_compiler
 from minigan.kernels.gpu import launch as cuda
 
 Implementation = Callable[..., Any]
 
-_cpu_backend: ContextVar[str] = ContextVar("minigan_cpu_backend", default="numba")
+if why_no_compiler():
+    say(f"{why_no_compiler()}: the kernels run in plain NumPy, which is slow")
+_cpu_backend: ContextVar[str] = ContextVar("minigan_cpu_backend", default="reference" if why_no_compiler() else "numba")
 _registry: dict[str, Kernel] = {}
 
 FLOATS: tuple[Any, ...] = (np.dtype(np.float32), np.dtype(np.float64))
@@ -208,6 +211,8 @@ def use(backend: str) -> Iterator[None]:
     """Run CPU kernels on ``backend`` inside the ``with`` block: ``"reference"`` (readable) or ``"numba"`` (fast)."""
     if backend not in ("reference", "numba"):
         raise ValueError(f"use({backend!r}): the CPU backends are 'reference' and 'numba'")
+    if backend == "numba" and why_no_compiler():
+        raise ValueError(f"use('numba'): {why_no_compiler()}")
     token = _cpu_backend.set(backend)
     try:
         yield

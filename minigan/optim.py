@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,8 @@ class Optimizer:
     def _require(self, **ranges: tuple[float, float, float]) -> None:
         """Raise ValueError unless every name's (value, low, high) has low <= value < high."""
         for name, (value, low, high) in ranges.items():
-            if not low <= value < high:
-                raise ValueError(f"{type(self).__name__}: {name} must be in [{low:g}, {high:g}), not {value}")
+            if not isinstance(value, Real) or isinstance(value, bool) or not low <= value < high:
+                raise ValueError(f"{type(self).__name__}: {name} must be in [{low:g}, {high:g}), not {value!r}")
 
     def _empty(self) -> Any:
         return np.empty_like(self.buffer[:0])
@@ -222,6 +223,8 @@ class Adam(Optimizer):
         ema_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr, ema_decay)
+        if not isinstance(betas, Sequence) or len(betas) != 2:
+            raise ValueError(f"{type(self).__name__}: betas must be a pair of numbers, not {betas!r}")
         self._require(beta1=(betas[0], 0, 1), beta2=(betas[1], 0, 1), eps=(eps, 0, math.inf))
         self.betas, self.eps = betas, eps
 

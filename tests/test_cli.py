@@ -18,9 +18,9 @@ from PIL import Image
 
 import minigan
 from minigan.cli import main as cli
-from minigan.cli import train
+from minigan.cli.signals import stopping
 from minigan.engine.device import why_not
-from minigan.gan import Config
+from minigan.gan import Config, Trainer
 from minigan.run import checkpoint
 
 RING = "--data ring --model mlp --width 8 --latent 4 --batch-size 16 --log-every 5 --sample-every 20"
@@ -311,7 +311,9 @@ REFUSED = {
     "train --data ring --model dcgan": "model 'dcgan' makes images",
     "train --device tpu": "unknown device 'tpu': choose from auto, cpu, cuda, cuda-emulated",
     "train --out ring": "ring exists already and is left as it is: continue its run with --resume",
-    "train --out file": "file exists already and is left as it is: it holds no run, so choose another --out",
+    "train --out file": "file exists already and is left as it is: it is no folder, so choose another --out",
+    "train --out hidden": "hidden exists already and is left as it is: it holds no run but .DS_Store",
+    "train --config deep.toml": "deep.toml is not a TOML file",
     "train --out file/under": "file/under: Not a directory",
     "train --config missing.toml": "missing.toml: No such file or directory",
     "train --config broken.toml": "broken.toml is not a TOML file: ",
@@ -347,6 +349,9 @@ def test_a_refusal_is_one_sentence_and_changes_nothing(line, trained):
         path.write_bytes(b"")
     Path("file").touch()
     Path("folder.npz").mkdir()
+    Path("hidden").mkdir()
+    Path("hidden/.DS_Store").touch()
+    Path("deep.toml").write_text("steps = " + "[" * 100_000)
     Path("broken.toml").write_text("steps = = 3\n")
     Path("other.toml").write_text("stpes = 3\n")
     Path("good.toml").write_text("width = 9\n")
@@ -407,7 +412,7 @@ def wait_for(path, child):
 
 
 @posix
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_and_tells_how_to_go_on(tmp_path, number, code):
     with process(f"train {RING} --steps 1000000 --out 'my run'", tmp_path) as child:
         wait_for(tmp_path / "my run" / "samples" / "step_0000000.png", child)
@@ -420,6 +425,8 @@ def test_a_signal_saves_and_tells_how_to_go_on(tmp_path, number, code):
     step = int(stopped.removeprefix("stopped at step "))
     found = checkpoint.latest(Path("my run/checkpoints"))
     assert (found.saved.arrays["steps"], found.skipped) == (step, {})
+    assert Path("my run/samples.png").exists() == (step > 0)
+    assert Path("my run/curves.png").exists() == (step >= 5)  # from the first row of metrics on
     code, out, err = main(f"{command.removeprefix('minigan ')} --steps {step + 3}")
     assert (code, err) == (0, [])
     assert out[1] == f"from step {step} to {step + 3} on cpu, into my run/"
@@ -430,14 +437,132 @@ def test_a_signal_saves_and_tells_how_to_go_on(tmp_path, number, code):
 def test_a_second_signal_ends_at_once(monkeypatch):
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with train._signals() as stop:
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in handled]
+    with stopping() as stop:
+        stop.waits = True
         assert stop.number == 0
         signal.raise_signal(signal.SIGTERM)
         assert (stop.number, left) == (signal.SIGTERM, [])
         signal.raise_signal(signal.SIGINT)
         assert left == [130]
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in handled] == before
+
+
+@posix
+def test_a_signal_that_need_not_wait_ends_the_preparation(monkeypatch):
+    def prepare(*_):
+        Path("run").mkdir()
+        Path("run/config.toml").touch()
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("minigan.run.folder.create", prepare)
+    assert main("train --out run") == (143, [], ["minigan: interrupted"])
+    assert not files()
+    assert not Path("run").exists()
+
+
+def _breaking(monkeypatch, last, act):
+    """Let ``act`` be called in the step after step ``last``."""
+    whole = Trainer.step
+
+    def step(trainer):
+        if trainer.steps == last:
+            act()
+        return whole(trainer)
+
+    monkeypatch.setattr(Trainer, "step", step)
+
+
+def test_a_run_that_fails_in_its_first_step_leaves_nothing(monkeypatch):
+    def fail():
+        raise OSError("there is no compiler")
+
+    _breaking(monkeypatch, 0, fail)
+    assert main(f"train {RING} --out a/b")[::2] == (2, ["minigan: there is no compiler"])
+    assert not Path("a").exists()
+    Path("mine").mkdir()
+    assert main(f"train {RING} --out mine")[0] == 2
+    assert Path("mine").is_dir()
+    assert not files()
+
+
+def test_a_run_that_fails_later_can_be_resumed(monkeypatch):
+    def fail():
+        raise MemoryError("Unable to allocate 1 TiB")
+
+    with monkeypatch.context() as patch:
+        _breaking(patch, 3, fail)
+        code, _, err = main(f"train {RING} --steps 5 --out run")
+        assert code == 1
+        assert err[0].endswith("the last good checkpoint is step 0, and the files so far are kept in run")
+    code, out, err = main("train --resume --out run")
+    assert (code, err, out[1]) == (0, [], "from step 0 to 5 on cpu, into run/")
+
+
+@posix
+def test_a_signal_in_the_first_step_does_not_wait_for_it(monkeypatch):
+    with monkeypatch.context() as patch:
+        _breaking(patch, 0, lambda: signal.raise_signal(signal.SIGTERM))
+        code, out, err = main(f"train {RING} --steps 5 --out run")
+        assert (code, err) == (143, [])
+        assert out[-1].startswith("stopped at step 0; everything is saved. Continue with: ")
+        assert not Path("run/samples.png").exists()
+    code, out, err = main("train --resume --out run")
+    assert (code, err, out[1]) == (0, [], "from step 0 to 5 on cpu, into run/")
+    assert main(f"train {RING} --steps 5 --out whole")[0] == 0
+    for name in ("metrics.csv", "variety.csv", "samples.png", "training.gif"):
+        assert Path("run", name).read_bytes() == Path("whole", name).read_bytes(), name
+
+
+@posix
+def test_a_signal_later_waits_for_its_step_and_draws_pictures(monkeypatch):
+    _breaking(monkeypatch, 6, lambda: signal.raise_signal(signal.SIGHUP))
+    code, out, _ = main(f"train {RING} --steps 9 --out run")
+    assert (code, out[-1].partition(";")[0]) == (129, "stopped at step 7")
+    made = {path.name for path in Path("run").iterdir()}
+    assert {"samples.png", "curves.png"} <= made
+    assert "training.gif" not in made
+
+
+def test_a_reader_that_leaves_stops_the_run(monkeypatch):
+    class Pipe(Screen):
+        def write(self, text):
+            if "step      5" in text:
+                raise BrokenPipeError
+            return super().write(text)
+
+    screen = Pipe()
+    with contextlib.redirect_stdout(screen):
+        assert cli.main(shlex.split(f"train {RING} --steps 20 --log-every 1 --out run")) == 141
+    assert "step      4" in screen.getvalue()
+    (found,) = (step for step, _ in checkpoint.find(Path("run/checkpoints")) if step)
+    assert 5 <= found < 20
+
+
+@posix
+def test_a_closed_terminal_is_ignored_under_nohup(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.number == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@posix
+def test_ctrl_c_during_imports_leaves_no_traceback(tmp_path):
+    """The import of the package is interrupted from inside: NumPy is the first thing that it imports."""
+    (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "minigan", "--version"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "minigan: interrupted\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "import minigan"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.endswith("KeyboardInterrupt\n")
 
 
 def test_ctrl_c_outside_training_leaves_no_traceback(monkeypatch):

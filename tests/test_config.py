@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,6 +85,33 @@ def test_a_bad_file_is_named(file, content, complaint):
     assert "\n" not in str(caught.value)
 
 
+def test_a_mark_of_byte_order_is_no_error(file):
+    file.write_bytes(b"\xef\xbb\xbf" + Config(steps=7).to_toml().encode())
+    assert Config.from_toml(file) == Config(steps=7)
+
+
+def test_values_become_their_types():
+    config = Config(steps=np.int32(7), lr_d=1, lr_g=np.float32(0.5), batch_norm=False)
+    assert [type(value) for value in (config.steps, config.lr_d, config.lr_g)] == [int, float, float]
+    assert (config.steps, config.lr_d, config.lr_g) == (7, 1.0, 0.5)
+
+
+WRONG_TYPES = {
+    "int": (1.5, 2.0, "3", None, True, [1], np.array([1])),
+    "float": ("x", None, True, [1.0], 1j, 10**400),
+    "str": (5, None, b"adam", ["adam"]),
+    "bool": (1, 0.0, "yes", None, []),
+}
+
+
+@pytest.mark.parametrize("field", fields(Config), ids=lambda field: field.name)
+def test_values_of_the_wrong_type_are_refused(field):
+    for value in WRONG_TYPES[type(field.default).__name__]:
+        with pytest.raises(ValueError, match=f"^{field.name} must be ") as caught:
+            Config(**{field.name: value})
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{name: value} for name in ("d_steps", "batch_size", "latent", "width", "log_every") for value in (0, -1)]
@@ -91,7 +119,7 @@ def test_a_bad_file_is_named(file, content, complaint):
     + [{name: value} for name in ("lr_d", "lr_g", "gamma") for value in (-1.0, float("inf"), float("nan"))]
     + [{"steps": -1}, {"sample_every": 0}, {"checkpoint_every": 0}, {"seed": -1}, {"seed": 2**64}]
     + [{name: "odd"} for name in ("data", "model", "objective", "penalty", "init", "device")]
-    + [{"device": "gpu"}],
+    + [{"device": "gpu"}, {"depth": 1001}],
     ids=lambda settings: "-".join(f"{name}={value}" for name, value in settings.items()),
 )
 def test_values_that_make_no_run_are_refused(settings):

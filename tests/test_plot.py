@@ -1,6 +1,9 @@
 """Pictures: their sizes, their pixels, their frames."""
 
 import gc
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -147,3 +150,55 @@ def test_a_film_has_its_frames_and_rests_on_the_last(tmp_path, count, channels):
     assert levels == pytest.approx([round(127.5 * i / 5) for i in range(count)], abs=3)
     if count > 1:
         assert [time for time, _ in shown] == [160] * (count - 1) + [1920]
+
+
+# --- the user's matplotlib --------------------------------------------------------------------------------------------
+
+HOSTILE = {
+    "text.usetex": True,
+    "font.size": 60.0,
+    "axes.facecolor": "red",
+    "savefig.dpi": 10.0,
+    "savefig.format": "svg",
+}
+
+
+def test_pictures_do_not_depend_on_the_users_settings(tmp_path):
+    import matplotlib
+
+    points = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    objective = OBJECTIVES["non-saturating"]
+
+    def draw(name):
+        plot.curves(metrics(5), objective, tmp_path / name)
+        return (tmp_path / name).read_bytes(), np.asarray(plot.scatter(points, points, "title")).tobytes()
+
+    plain = draw("plain.png")
+    with matplotlib.rc_context(HOSTILE):
+        assert draw("hostile.png") == plain
+        assert matplotlib.rcParams["font.size"] == 60
+
+
+BACKENDS = """
+import os, sys
+import numpy as np
+from minigan.run import pictures
+points = np.zeros((3, 2), np.float32)
+assert pictures.scatter(points, points + 1, "title").size == (460, 460)
+assert "matplotlib.pyplot" not in sys.modules
+import matplotlib
+print(os.environ["MPLBACKEND"], matplotlib.rcParams["backend"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "kept"), [("module://matplotlib_inline.backend_inline", False), ("odd", False), ("svg", True)]
+)
+def test_pictures_do_not_depend_on_the_users_backend(backend, kept):
+    done = subprocess.run(
+        [sys.executable, "-c", BACKENDS], env={**os.environ, "MPLBACKEND": backend}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{backend} ")
+    assert kept == (done.stdout == f"{backend} {backend}\n")

@@ -13,12 +13,14 @@ Decisions that hold for every kernel (measured, or found as wrong results elsewh
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import hashlib
 import os
 import subprocess
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,14 @@ def _announce_compilation() -> None:
 
 @functools.cache
 def _say_once() -> None:
-    print("minigan: compiling the CPU kernels (once; they are cached on disk)", file=sys.stderr, flush=True)
+    say("compiling the CPU kernels (once; they are cached on disk)")
+
+
+def say(sentence: str) -> None:
+    """Print a line for the user on stderr, if there is one."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it was closed
+            print(f"minigan: {sentence}", file=sys.stderr, flush=True)
 
 
 def compile_ahead() -> None:
@@ -67,12 +76,38 @@ def _end(process: Any) -> None:
         process.wait()
 
 
-def load_numba() -> Any:
-    """Import Numba, ready to say when it compiles."""
-    import numba
+@functools.cache
+def why_no_compiler() -> str | None:
+    """Return a sentence if the user has switched Numba's compiler off, else None; does not load Numba."""
+    with contextlib.suppress(ValueError):  # Numba ignores what is no number
+        if int(os.environ.get("NUMBA_DISABLE_JIT", "0")):
+            return "NUMBA_DISABLE_JIT is set, so Numba compiles nothing"
+    return None
 
+
+@functools.cache
+def load_numba() -> Any:
+    """Import Numba, ready to say when it compiles; OSError if a setting in the surroundings forbids it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            import numba
+        except ValueError as error:
+            raise OSError(f"Numba refuses a variable NUMBA_* of the environment: {error}") from error
+    for warning in caught:  # those of a variable that is no number hold a traceback
+        say(str(warning.message).splitlines()[0])
+    if numba_private.is_disabled():
+        raise OSError("Numba's compiler is switched off: use the kernels in NumPy (minigan.kernels.use('reference'))")
     _announce_compilation()
     return numba
+
+
+def cache_folder() -> str | None:
+    """Return the folder that compiled kernels are kept in; None if none can be written to."""
+    dispatcher = load_numba().njit(types.FunctionType(_end.__code__, {}))
+    with contextlib.suppress(RuntimeError):
+        numba_private.keep_on_disk(dispatcher)
+    return numba_private.cache_path(dispatcher)
 
 
 @functools.cache
@@ -141,8 +176,7 @@ def compiled(function: Callable[..., Any], name: str, **options: Any) -> Any:
     numba = load_numba()
     function = _bound(function)
     function.__qualname__ = name
-    options |= {"error_model": "numpy", "nogil": True}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # compile in every process
-        return numba.njit(**options)(function)
+    dispatcher = numba.njit(error_model="numpy", nogil=True, **options)(function)
+    with contextlib.suppress(RuntimeError):  # no folder: compile in every process
+        numba_private.keep_on_disk(dispatcher)
+    return dispatcher

@@ -6,11 +6,18 @@ documented interface (``njit``, ``types``, ``extending.intrinsic``) is used wher
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import pickle
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 NAMES = {  # by module: what this file takes from it
     "numba": ("typeof",),
+    "numba.core.caching.Cache": ("cache_path", "load_overload", "save_overload"),
+    "numba.core.caching.CacheImpl": ("filename_base", "locator"),
     "numba.core.cgutils": (
         "alloca_once_value",
         "for_range_slice",
@@ -18,9 +25,10 @@ NAMES = {  # by module: what this file takes from it
         "pack_struct",
         "unpack_tuple",
     ),
-    "numba.core.config": ("NUMBA_NUM_THREADS",),
+    "numba.core.config": ("BOUNDSCHECK", "DISABLE_JIT", "NUMBA_NUM_THREADS", "OPT"),
     "numba.core.errors": ("TypingError",),
     "numba.core.event": ("Listener", "register"),
+    "numba.core.serialize": ("dumps",),
     "numba.types": ("Array", "Integer", "NamedTuple", "unliteral"),
     "numba.core.cpu.CPUContext": (
         "call_conv",
@@ -32,7 +40,7 @@ NAMES = {  # by module: what this file takes from it
     ),
     "numba.core.callconv.CPUCallConv": ("call_function", "get_function_type", "return_user_exc"),
     "numba.core.codegen.JITCodeLibrary": ("get_pointer_to_function",),
-    "numba.core.dispatcher.Dispatcher": ("compile", "disable_compile", "get_call_template", "stats"),
+    "numba.core.dispatcher.Dispatcher": ("compile", "disable_compile", "enable_caching", "get_call_template", "stats"),
     "numba.core.funcdesc.FunctionDescriptor": ("llvm_func_name",),
 }
 
@@ -98,6 +106,78 @@ def admit(dispatcher: Any, values: tuple[Any, ...]) -> None:
     dispatcher.disable_compile(False)
     dispatcher(*values)
     dispatcher.disable_compile()
+
+
+def is_disabled() -> bool:
+    """Return whether Numba is set to compile nothing."""
+    from numba.core import config
+
+    return bool(config.DISABLE_JIT)
+
+
+# --- its cache on disk ------------------------------------------------------------------------------------------------
+
+
+class _Files:
+    """Machine code on disk: a file for each list of types of a function, after its SHA-256.
+
+    Numba's own files carry no checksum: code that a crash or a full disk has damaged ends in an exception, or runs.
+    """
+
+    def __init__(self, prefix: str, version: Any) -> None:
+        self.prefix, self.version = prefix, version
+
+    def _path(self, key: Any) -> str:
+        return f"{self.prefix}.{hashlib.sha256(repr((self.version, key)).encode()).hexdigest()[:16]}.code"
+
+    def load(self, key: Any) -> Any:
+        """Return what was saved, None if it is not there or damaged."""
+        try:
+            with open(self._path(key), "rb") as file:
+                digest, content = file.read(hashlib.sha256().digest_size), file.read()
+        except OSError:
+            return None
+        return pickle.loads(content) if hashlib.sha256(content).digest() == digest else None
+
+    def save(self, key: Any, data: Any) -> None:
+        """Write a file, whole or not at all."""
+        from numba.core.serialize import dumps
+
+        content, path = dumps(data), self._path(key)
+        temporary = f"{path}.{os.getpid()}.{threading.get_ident()}"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(hashlib.sha256(content).digest() + content)
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def keep_on_disk(dispatcher: Any) -> None:
+    """Keep the machine code of a function on disk; RuntimeError if there is no folder that can be written to.
+
+    What cannot be read there is compiled again. What cannot be written later (the disk is full) is left out.
+    """
+    import numba
+    from numba.core import config
+
+    dispatcher.enable_caching()
+    cache = dispatcher._cache
+    version = numba.__version__, cache._impl.locator.get_source_stamp(), int(config.OPT), config.BOUNDSCHECK
+    cache._cache_file = _Files(os.path.join(cache.cache_path, cache._impl.filename_base), version)
+    save = cache.save_overload
+
+    def save_if_possible(*what: Any) -> None:
+        with contextlib.suppress(OSError):
+            save(*what)
+
+    cache.save_overload = save_if_possible
+
+
+def cache_path(dispatcher: Any) -> str | None:
+    """Return the folder that holds the function's machine code; None without a cache on disk."""
+    return dispatcher.stats.cache_path
 
 
 def compiled_just_now(dispatcher: Any) -> bool:

@@ -17,6 +17,7 @@ import minigan
 from minigan import kernels
 from minigan.cli.flags import parse
 from minigan.engine import device
+from minigan.kernels.cpu.jit import cache_folder, why_no_compiler
 from minigan.kernels.gpu import launch as cuda
 
 
@@ -33,7 +34,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Check versions, kernels, threads, caches and the GPU."""
-    return [_python(), *_packages(), _kernels(), _threads(), _cache(), _folder(), _gpu(), _emulator()]
+    return [_python(), *_packages(), _kernels(), _threads(), *_cache(), _folder(), _gpu(), _emulator()]
 
 
 def _python() -> Finding:
@@ -54,12 +55,16 @@ def _packages() -> list[Finding]:
 
 
 def _kernels() -> Finding:
+    if reason := why_no_compiler():
+        return Finding("kernels", False, reason, "unset it: the kernels run in plain NumPy, slowly", needed=False)
     began = time.perf_counter()
     x = np.linspace(-3, 3, 60, dtype=np.float32).reshape(20, 3)
     try:
         fast = kernels.bias_act(x, x[0], activation="leaky_relu", slope=0.2)
         with kernels.use("reference"):
             plain = kernels.bias_act(x, x[0], activation="leaky_relu", slope=0.2)
+    except OSError as error:  # of the surroundings
+        return Finding("kernels", False, str(error), "look at the variables: env | grep NUMBA")
     except Exception as error:  # any error of Numba or its compiler is the finding
         return Finding(
             "kernels", False, f"{type(error).__name__}: {error}", "pip install --force-reinstall numba llvmlite"
@@ -76,12 +81,15 @@ def _threads() -> Finding:
     return Finding("threads", True, f"{cores} cores")
 
 
-def _cache() -> Finding:
-    where = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(kernels.__file__ or ".").parent / "__pycache__")
-    if _writable(where):
-        return Finding("cache", True, f"compiled kernels are kept in {where}", needed=False)
-    remedy = "Numba falls back to your home folder; NUMBA_CACHE_DIR names another place"
-    return Finding("cache", False, f"{where} cannot be written to", remedy, needed=False)
+def _cache() -> list[Finding]:
+    try:
+        where = cache_folder()
+    except OSError:
+        return []  # the finding about the kernels says why
+    if where:
+        return [Finding("cache", True, f"compiled kernels are kept in {where}", needed=False)]
+    remedy = "NUMBA_CACHE_DIR names a folder that can be written to"
+    return [Finding("cache", False, "compiled kernels cannot be kept: every run compiles them", remedy, needed=False)]
 
 
 def _folder() -> Finding:

@@ -27,7 +27,7 @@ def explain(arguments: Sequence[str]) -> int:
 
     options: Explain = parse(Explain, arguments)
     found = read(options.run)
+    found.draw(options.run / "explain.png")  # before a reader who has seen enough leaves
     print(found.text(min(100, shutil.get_terminal_size().columns)))
-    found.draw(options.run / "explain.png")
     print(f"the picture is {options.run / 'explain.png'}")
     return 0

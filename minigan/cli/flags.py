@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import tyro
+
+from minigan.kernels.cpu.jit import say
 
 
 class Refusal(Exception):
@@ -52,7 +53,7 @@ def _sentence(box: str) -> str:
 def report_complaints(complaints: Sequence[str]) -> None:
     """Print on stderr why newer checkpoints were skipped."""
     for complaint in complaints:
-        print(f"minigan: {complaint}; using an older one", file=sys.stderr)
+        say(f"{complaint}; using an older one")
 
 
 def out_of_memory(error: MemoryError) -> str:

@@ -7,9 +7,9 @@ import contextlib
 import dataclasses
 import inspect
 import itertools
-import os
 import shlex
-import signal
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +18,18 @@ from typing import Annotated, Any
 import tyro
 
 from minigan.cli.flags import Refusal, out_of_memory, parse, report_complaints
-from minigan.cli.output import GuardedOutput, guarded_output
 from minigan.cli.progress import progress
+from minigan.cli.signals import Interrupted, Stop, stopping
+from minigan.cli.streams import SIGPIPE, Patient
 from minigan.engine.device import why_not
 from minigan.gan.config import TABLES, Config
 from minigan.gan.penalties import NONE, PENALTIES
+from minigan.kernels.cpu.jit import say
 
 MADE = (
     "samples.png", "curves.png", "training.gif", "samples", "metrics.csv", "variety.csv", "spectrum.csv",
     "spectrum.png", "checkpoints", "config.toml",
 )  # fmt: skip
-SIGPIPE = 13
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def _settings(options: Config) -> Config:
 def train(arguments: Sequence[str]) -> int:
     """Run ``minigan train``."""
     from minigan.run import folder as runs
+    from minigan.run.pictures import load_matplotlib
 
     kind = _with_rows()
     options = parse(kind, arguments)
@@ -79,8 +81,33 @@ def train(arguments: Sequence[str]) -> int:
         base = Config.preset(options.data) if options.config is None else Config.from_toml(options.config)
         options = parse(kind, arguments, kind(**dataclasses.asdict(base)))
     folder = options.out or Path("runs") / options.data
-    run = _resume(folder, arguments) if options.resume else runs.create(folder, _settings(options))
-    return _train(run, folder)
+    load_matplotlib()  # what it refuses, it refuses before the run
+    with stopping() as stop:
+        if options.resume:
+            return _train(_resume(folder, arguments), folder, stop, ["resumed"])
+        with _nothing_left_behind(folder) as reasons:
+            return _train(runs.create(folder, _settings(options)), folder, stop, reasons)
+
+
+@contextlib.contextmanager
+def _nothing_left_behind(folder: Path) -> Iterator[list[str]]:
+    """Remove the files of a new run if an error or a signal ends the block before a reason to keep them is listed."""
+    from minigan.run import lock
+
+    reasons: list[str] = []
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    try:
+        yield reasons
+    except BaseException:
+        if free and not reasons:
+            for path in (folder / name for name in (*MADE, lock.NAME)):
+                with contextlib.suppress(OSError):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            for place in missing:
+                with contextlib.suppress(OSError):
+                    place.rmdir()
+        raise
 
 
 def _resume(folder: Path, arguments: Sequence[str]) -> Any:
@@ -101,55 +128,87 @@ def _resume(folder: Path, arguments: Sequence[str]) -> Any:
     return run
 
 
-def _train(run: Any, folder: Path) -> int:
-    with guarded_output() as output, run.alone():
+def _train(run: Any, folder: Path, stop: Stop, reasons: list[str]) -> int:
+    """Train, and print what happens; ``reasons`` gets why the files of a new run must be kept."""
+    again = f"minigan train --resume --out {shlex.quote(str(folder))}"
+    with contextlib.redirect_stdout(Patient(sys.stdout)) as output, run.alone():
         _announce(run, folder)
-        number = _loop(run, folder, output)
-        trainer, again = run.trainer, f"minigan train --resume --out {shlex.quote(str(folder))}"
-        if trainer.steps < run.config.steps:
-            print(f"stopped at step {trainer.steps}; everything is saved. Continue with: {again}")
+        whole = _follow(run, stop, reasons, output)
+        if run.trainer.steps < run.config.steps:
+            _interrupted(run, folder, whole, again)
         else:
             _finish(run, folder, again)
-    if isinstance(output.failure, BrokenPipeError):  # the reader is gone: leave as SIGPIPE would
+    if isinstance(output.failed, BrokenPipeError):  # the reader is gone: leave as SIGPIPE would
         return 128 + SIGPIPE
-    if output.failure:
+    if output.failed is not None:
         raise Refusal(
-            f"cannot write to the terminal or log: {output.failure.strerror}; everything is saved at step "
-            f"{trainer.steps} in {folder}. Continue with: {again}",
+            f"the output cannot be written: {output.failed.strerror}; everything is saved at step {run.last_saved} in "
+            f"{folder}. Continue with: {again}",
             1,
         )
-    return 128 + number if number else 0
+    return 128 + stop.number if run.trainer.steps < run.config.steps else 0
 
 
-def _loop(run: Any, folder: Path, output: GuardedOutput) -> int:
-    """Train until the goal, a signal, or a failure of the output; return the number of the signal, or 0."""
-    from minigan.gan import Diverged, Row
-    from minigan.lab.diagnosis import Finding
+def _follow(run: Any, stop: Stop, reasons: list[str], output: Patient) -> bool:
+    """Train to the end or until a request to stop, which waits for a whole step from the second one on.
+
+    Return whether the last step is whole: if not, the state before it is saved.
+    """
+    from minigan.gan import Diverged
     from minigan.run.folder import RunError
 
-    trainer, config = run.trainer, run.config
-    again = f"minigan train --resume --out {shlex.quote(str(folder))}"
-    with _signals() as stop, progress(config.steps, trainer.steps) as report:
+    trainer = run.trainer
+    again = f"minigan train --resume --out {shlex.quote(str(run.folder))}"
+    try:
+        _report(run, stop, reasons, output)
+    except Interrupted:  # in the first step
+        reasons.append("saved")
+        return False
+    except (Diverged, MemoryError) as error:
+        said = str(error) if isinstance(error, Diverged) else out_of_memory(error)
+        if isinstance(error, Diverged):
+            reasons.append("metrics")
+        kept = f"the last good checkpoint is step {run.last_saved}, and the files so far are kept in {run.folder}"
+        raise Refusal(f"{said}; {kept if reasons else 'nothing was trained'}", 1) from None
+    except OSError as error:
+        reasons.append("saved")
+        raise Refusal(f"{error.strerror or error}. Set this right, and continue with: {again}", 1) from None
+    except RunError:
+        raise
+    except ValueError as error:  # a bug of minigan's: keep the traceback
+        raise RuntimeError(f"training failed at step {trainer.steps + 1}; please report this") from error
+    return True
+
+
+def _report(run: Any, stop: Stop, reasons: list[str], output: Patient) -> None:
+    """Train, and print the progress, until the end, a signal, or an output that cannot be written."""
+    from minigan.gan import Row, Stepped
+    from minigan.lab.diagnosis import Finding
+
+    first = run.trainer.steps
+    with progress(run.config.steps, first) as report, contextlib.closing(run.events()) as events:
+        for event in events:
+            if isinstance(event, Row):
+                report(event.values)
+            elif isinstance(event, Finding):
+                print(f"step {event.step}, {event.kind}: {event.sentence}", flush=True)
+            elif isinstance(event, Stepped) and event.step > first and not stop.waits:
+                stop.waits = True
+                reasons.append("trained")
+            if output.failed is not None and not stop.number:
+                stop.number = SIGPIPE
+            if stop.number:
+                break
+
+
+def _interrupted(run: Any, folder: Path, whole: bool, again: str) -> None:
+    """Write the pictures of a run that stops early, and print how to go on."""
+    if whole:
         try:
-            with contextlib.closing(run.events()) as events:
-                for event in events:
-                    if isinstance(event, Row):
-                        report(event.values)
-                    elif isinstance(event, Finding):
-                        print(f"step {event.step}, {event.kind}: {event.sentence}", flush=True)
-                    if stop.number or output.failure:
-                        break
-        except (Diverged, MemoryError) as error:
-            said = str(error) if isinstance(error, Diverged) else out_of_memory(error)
-            last = f"the last good checkpoint is step {run.last_saved}"
-            raise Refusal(f"{said}; {last}, and the files so far are kept in {folder}", 1) from None
-        except OSError as error:
-            raise Refusal(f"{error.strerror or error}. Set this right, and continue with: {again}", 1) from None
-        except RunError:
-            raise
-        except ValueError as error:  # a bug of minigan's: keep the traceback
-            raise RuntimeError(f"training failed at step {trainer.steps + 1}; please report this") from error
-    return stop.number if trainer.steps < config.steps else 0
+            run.picture()
+        except OSError as error:  # the state is saved
+            say(f"{error.filename or folder}: {error.strerror or error}")
+    print(f"stopped at step {run.last_saved}; everything is saved. Continue with: {again}")
 
 
 def _finish(run: Any, folder: Path, again: str) -> None:
@@ -185,27 +244,3 @@ def _announce(run: Any, folder: Path) -> None:
 
 def _times(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) if len(shape) > 1 else f"{shape[0]} numbers"
-
-
-class _Stop:
-    number = 0
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_Stop]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop after this step; a second one ends at once."""
-    stop, old = _Stop(), {}
-
-    def request(number: int, frame: Any) -> None:
-        if stop.number:
-            os._exit(128 + number)
-        stop.number = number
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(ValueError):  # handlers can be set in the main thread only
-            old[number] = signal.signal(number, request)
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -34,6 +34,8 @@ class Dataset:
     sigma: float = 0.0
 
     def __post_init__(self) -> None:
+        if not len(self.storage):
+            raise ValueError(f"data set {self.name}: it holds no samples")
         if self.storage.dtype not in (np.dtype(np.float32), np.dtype(np.uint8)):
             raise TypeError(f"the storage of a data set is float32 or uint8, not {self.storage.dtype}: use from_arrays")
         for name, array in (("labels", self.labels), ("attributes", self.attributes)):

@@ -11,6 +11,7 @@ from minigan.gan.config import Config
 from minigan.gan.dynamics import DYNAMICS, Dynamics
 from minigan.gan.events import Every
 from minigan.gan.game import Game
+from minigan.gan.memory import require_room
 from minigan.gan.models import MODELS, dress
 from minigan.gan.objectives import OBJECTIVES, Objective, smoothed
 from minigan.gan.player import Player
@@ -80,13 +81,17 @@ def make_dynamics(config: Config, game: Game) -> Dynamics:
 def build(config: Config, data: Dataset | None = None) -> Trainer:
     """Return the run of these settings, on ``data`` or on the data set that they name.
 
-    ValueError if the settings do not fit the data.
+    ValueError if the settings do not fit the data, or a step not the memory.
     """
     data = load(config.data) if data is None else data
     start, device = Generator(config.seed, stream="init"), resolve(config.device)
-    generator, discriminator = (
-        initialise(network, config.init, start).to(device) for network in make_networks(config, data.shape)
-    )
+    networks = make_networks(config, data.shape)
+    if device == "cpu":  # a GPU's memory says itself when it is full
+        ahead = config.unroll if "unroll" in VARIANTS[config.rule].takes else 0
+        require_room(
+            *networks, data.shape, latent=config.latent, batch=config.batch_size, pack=config.pack, turns=1 + ahead
+        )
+    generator, discriminator = (initialise(network, config.init, start).to(device) for network in networks)
     game = make_game(config, generator, discriminator, Generator(config.seed, stream="penalty", device=device))
     return Trainer(
         game,

@@ -7,6 +7,7 @@ import reprlib
 import tomllib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +34,7 @@ AT_LEAST_ONE = (
 NOT_NEGATIVE = (
     "lr_d", "lr_g", "gamma", "steps", "rule_weight", "instance_noise", "clip", "discrimination", "spectrum_every",
 )  # fmt: skip
+MOST_LAYERS = 1000  # deeper plain networks do not train
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ class Config:
     """Steps between spectra of the game, each of which costs about 250 steps; 0 for none."""
 
     def __post_init__(self) -> None:
+        for field in fields(Config):
+            object.__setattr__(self, field.name, _typed(field.name, getattr(self, field.name), type(field.default)))
         for name, table in TABLES.items():
             if getattr(self, name) not in table:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose from {', '.join(table)}")
@@ -144,6 +148,8 @@ class Config:
         for name in NOT_NEGATIVE:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a number >= 0, not {getattr(self, name)}")
+        if self.depth > MOST_LAYERS:
+            raise ValueError(f"depth must be at most {MOST_LAYERS:,}, not {self.depth}")
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed must be from 0 to 2**64 - 1, not {self.seed}")
 
@@ -179,27 +185,26 @@ class Config:
         ValueError names the file and a setting that is unknown or of the wrong type; OSError if it cannot be read.
         """
         try:
-            given = tomllib.loads(files.read(path, MOST).decode("utf-8-sig"))
+            given = tomllib.loads(files.read(path, MOST).decode("utf-8-sig"))  # some editors begin with a BOM
         except RecursionError:
             raise ValueError(f"{path} is not a TOML file of settings: it is nested too deep") from None
         except ValueError as error:  # of TOML, of UTF-8, or of a number with thousands of digits
             raise ValueError(f"{path} is not a TOML file: {error}") from None
-        known = {f.name: type(f.default) for f in fields(cls)}
-        for name, value in given.items():
-            if name not in known:
-                raise ValueError(f"{path}: unknown setting {reprlib.repr(name)}; the settings are {', '.join(known)}")
-            given[name] = _typed(path, name, value, known[name])
+        known = [field.name for field in fields(cls)]
+        odd = [name for name in given if name not in known]
+        if odd:
+            raise ValueError(f"{path}: unknown setting {reprlib.repr(odd[0])}; the settings are {', '.join(known)}")
         try:
-            return replace(cls.preset(given.get("data", cls.data)), **given)
+            return replace(cls.preset(_typed("data", given.get("data", cls.data), str)), **given)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
 
-def _typed(path: Any, name: str, value: Any, kind: type) -> Any:
-    if type(value) is int and not -(2**63) <= value < 2**64:
-        raise ValueError(f"{path}: {name} must be a number of at most 64 bits, not one of {value.bit_length()}")
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{path}: {name} must be of type {kind.__name__}, not {reprlib.repr(value)}")
-    return value
+def _typed(name: str, value: Any, kind: type) -> Any:
+    """Return a setting's value as its type: whole numbers count as floats, and NumPy's as Python's."""
+    if isinstance(value, Integral) and not -(2**63) <= int(value) < 2**64:
+        raise ValueError(f"{name} must be a number of at most 64 bits, not one of {int(value).bit_length()}")
+    number = {float: Real, int: Integral}.get(kind, kind)
+    if not isinstance(value, number) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{name} must be of type {kind.__name__}, not {reprlib.repr(value)}")
+    return kind(value)

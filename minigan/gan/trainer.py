@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from minigan.gan.interrupts import WholeSteps
 from minigan.gan.measures import measures
 from minigan.gan.player import MakeOptimizer, Movement, Player, make_players, part
 from minigan.gan.replay import CapturedStep, Replayed
+from minigan.kernels.memory import require_memory
 from minigan.nn import BatchNorm, InstanceNoise, Module
 from minigan.random import Generator
 
@@ -57,6 +59,7 @@ class Trainer:
         if getattr(players.game, "game", players.game) is not game:
             raise ValueError("the dynamics play another game than the trainer's")
         self.dynamics = players
+        require_memory(8 * batch * players.k, "the order of the data", "choose a smaller batch or fewer steps of D")
         self.device = self.generator.device
         self._near = data.to(self.device)
         if game.conditional and not data.conditions:
@@ -243,10 +246,11 @@ class Trainer:
     def sample(self, count: int, seed: int | None = None, given: np.ndarray | None = None) -> np.ndarray:
         """Return ``count`` samples (count, ...) of the averaged generator, the same for the same seed and weights.
 
-        A conditional generator takes ``given`` (count, K), or conditions drawn from the data. :class:`Diverged` if a
-        number of a sample is not finite.
+        A conditional generator takes ``given`` (count, K), or conditions drawn from the data. ValueError if the samples
+        do not fit into the memory, :class:`Diverged` if a number of one is not finite.
         """
         seed = self.seed if seed is None else seed
+        require_memory(8 * count * math.prod(self.data.shape), f"making {count:,} samples", "make fewer")
         with no_grad(), sizes_told(self.device), allow_tf32(self.tf32):
             generator = self.averaged_generator()
             noise = Generator(seed, stream="sample", step=1, device=self.samples_device)

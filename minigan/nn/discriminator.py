@@ -14,7 +14,7 @@ from minigan.engine.device import device_of, to_device, to_numpy, xp
 from minigan.engine.recorder import perform
 from minigan.engine.tensor import Tensor, wrap
 from minigan.nn.init import lecun
-from minigan.nn.layers import LINEAR, Activation, Fusing, Weighted
+from minigan.nn.layers import LINEAR, Activation, Fusing, Weighted, require_room_for
 from minigan.nn.module import Module
 from minigan.nn.schedules import Schedule
 from minigan.random import Generator, next_seed, shared
@@ -104,6 +104,7 @@ class MinibatchDiscrimination(Module):
             raise ValueError(f"MinibatchDiscrimination: sizes must be positive, not {n_in}, {kernels}, {dims}")
         self.kernels, self.dims = kernels, dims
         self.fans = n_in, kernels * dims
+        require_room_for(self.fans)
         self.w = wrap(lecun(_init, self.fans, *self.fans), requires_grad=True)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,12 +10,14 @@ import numpy as np
 from minigan import ops
 from minigan.engine.recorder import perform
 from minigan.engine.tensor import Tensor, wrap
+from minigan.kernels.memory import require_memory
 from minigan.nn.init import lecun
 from minigan.nn.module import Module
 from minigan.ops.conv import Pair, pair
 from minigan.random import Generator, next_seed, shared
 
 _init = shared("init", 0)  # layers made one after the other differ; every process makes the same ones
+LARGE = 1 << 26  # bytes from which a layer looks at the free memory
 
 
 def _parameter(values: Any) -> Tensor:
@@ -26,6 +28,13 @@ def _positive(layer: str, **counts: int) -> None:
     for name, count in counts.items():
         if not isinstance(count, int | np.integer) or count < 1:
             raise ValueError(f"{layer}: {name} must be a positive integer, not {count!r}")
+
+
+def require_room_for(shape: tuple[int, ...]) -> None:
+    """Raise ValueError if weights of this shape, with their gradients, do not fit into the free memory."""
+    size = 8 * math.prod(shape)
+    if size > LARGE:
+        require_memory(size, f"a layer with weights {shape} and their gradients", "make it smaller")
 
 
 # --- activations ------------------------------------------------------------------------------------------------------
@@ -111,6 +120,7 @@ class Weighted(Fusing):
 
     def _start(self, shape: tuple[int, ...], fans: tuple[int, int], n_out: int, bias: bool) -> None:
         self.fans = fans
+        require_room_for(shape)
         self.w = _parameter(lecun(_init, shape, *fans))
         self.b = _parameter(np.zeros(n_out)) if bias else None
 

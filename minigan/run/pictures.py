@@ -1,15 +1,21 @@
-"""Pictures: grids of samples, point clouds, curves of a run, and its film. Nothing here opens a window."""
+"""Pictures: grids of samples, point clouds, curves of a run, and its film. Nothing here opens a window.
+
+They look the same for every user: matplotlib's settings of the user are neither read nor changed.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import io
+import os
 import struct
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,8 +28,6 @@ from minigan.run.files import RunError, write_atomically
 INK, BLUE, RED, GREY = "#222222", "#1f6fb4", "#d1495b", "#9a9a9a"
 FRAME_MS = 160
 MOST = 1 << 28  # bytes of a frame
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def image_grid(images: np.ndarray, columns: int = 0) -> Image.Image:
@@ -41,21 +45,39 @@ def image_grid(images: np.ndarray, columns: int = 0) -> Image.Image:
     return Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
 
 
-def frees_its_figure(draw: Callable[P, R]) -> Callable[P, R]:
-    """Return a function that draws, and frees its figure when it is done.
+@functools.cache
+def load_matplotlib() -> Any:
+    """Import matplotlib, also where the user has chosen a backend that this Python lacks (a notebook's, say).
+
+    OSError if matplotlib cannot read the user's matplotlibrc.
+    """
+    chosen = os.environ.pop("MPLBACKEND", None) if "matplotlib" not in sys.modules else None
+    try:
+        import matplotlib
+    except (ValueError, OSError) as error:
+        raise OSError(f"matplotlib cannot be loaded: {error}; look at your matplotlibrc and MPLCONFIGDIR") from error
+    finally:
+        if chosen is not None:
+            os.environ["MPLBACKEND"] = chosen
+    with contextlib.suppress(ValueError):
+        if chosen:
+            matplotlib.rcParams["backend"] = chosen
+    return matplotlib
+
+
+@contextlib.contextmanager
+def our_style() -> Iterator[None]:
+    """Draw with matplotlib's defaults in the ``with`` block, or in the function that this decorates; free its figures.
 
     The parts of a figure refer to one another in circles: without a collection a run holds dozens of dead ones. Those
     are young, and a collection of young objects is quick.
     """
-
-    @functools.wraps(draw)
-    def wrapped(*args: P.args, **settings: P.kwargs) -> R:
+    matplotlib = load_matplotlib()
+    with matplotlib.rc_context({k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}):
         try:
-            return draw(*args, **settings)
+            yield
         finally:
             gc.collect(1)
-
-    return wrapped
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -115,7 +137,7 @@ def along(axes: Any, metrics: dict[str, np.ndarray], columns: dict[str, str]) ->
         axes.plot(steps, smooth(metrics[key]), dashes, color=colour, linewidth=1.6, label=label, **few)
 
 
-@frees_its_figure
+@our_style()
 def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
     """Draw generated points (N, 2) over real ones, on axes that fit the real ones, or without real ones."""
     figure = new_figure(4.6, 4.6)
@@ -134,7 +156,7 @@ def scatter(points: np.ndarray, real: np.ndarray, title: str) -> Image.Image:
     return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
 
 
-@frees_its_figure
+@our_style()
 def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> None:
     """Draw losses with their equilibrium lines, D's accuracy and the gradient norms of a run into a PNG file."""
     figure = new_figure(8.5, 8)
@@ -160,7 +182,7 @@ def curves(metrics: dict[str, np.ndarray], objective: Objective, path: Path) -> 
     _save(figure, path)
 
 
-@frees_its_figure
+@our_style()
 def spectra(rows: dict[str, np.ndarray], path: Path) -> None:
     """Draw eigenvalues (columns step, real, imaginary) over the run, and in the plane, into a PNG file."""
     figure = new_figure(10.5, 4.6)
@@ -184,7 +206,7 @@ def spectra(rows: dict[str, np.ndarray], path: Path) -> None:
     _save(figure, path)
 
 
-@frees_its_figure
+@our_style()
 def diagnosis(
     metrics: dict[str, np.ndarray], varieties: list[tuple[int, float, float]], spells: Sequence[Any], path: Path
 ) -> None:

@@ -30,8 +30,11 @@ def require_startable(folder: Path) -> None:
     require_free(folder)
     if (folder / SETTINGS).exists():
         words = "continue its run with --resume, or choose another --out"
+    elif folder.is_dir():  # a hidden file, perhaps
+        odd = next(path.name for path in folder.iterdir() if not _is_of_a_beginning(path))
+        words = f"it holds no run but {odd}, so choose another --out"
     else:
-        words = "it holds no run, so choose another --out"
+        words = "it is no folder, so choose another --out"
     raise RunError(f"{folder} exists already and is left as it is: {words}")
 
 

@@ -154,14 +154,19 @@ class Run:
         title = f"{self.trainer.data.name}, step {self.trainer.steps}"
         return pictures.scatter(samples, self.trainer.data.reference(), title)
 
-    def finish(self) -> None:
-        """Write samples.png, curves.png and training.gif from the files of the run."""
+    def picture(self) -> None:
+        """Write samples.png, curves.png and spectrum.png from the files of the run so far."""
         with self.alone():
             pictures.save(self.draw(self.trainer.sample(self.trainer.data.shown)), self.folder / "samples.png")
             if metrics := tables.read(self.folder / "metrics.csv"):
                 pictures.curves(metrics, make_objective(self.config), self.folder / "curves.png")
             if spectra := tables.read(self.folder / "spectrum.csv"):
                 pictures.spectra(spectra, self.folder / "spectrum.png")
+
+    def finish(self) -> None:
+        """Write the pictures and training.gif from the files of the run."""
+        with self.alone():
+            self.picture()
             pictures.film([path for _, path in _frames(self.folder)], self.folder / "training.gif")
 
     def judge(self) -> list[str]:

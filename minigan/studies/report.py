@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from minigan.run.pictures import our_style
+
 # quantiles .975 of Student's t by degrees of freedom
 T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
@@ -121,7 +123,8 @@ def write(study: Study, result: Result, folder: Path, seconds: float, budget: Bu
             writer.writerow(table.headings)
             writer.writerows([[cell(value) for value in row] for row in table.rows])
         made.append(path)
-    result.draw(folder / "figure.png")
+    with our_style():
+        result.draw(folder / "figure.png")
     lines = [f"# {study.name}", "", study.question, "", "## Protocol", "", result.protocol, ""]
     lines += ["## Reading", "", result.reading, "", "## What this does not show", "", result.limits, ""]
     about = {"seeds": budget.seeds, "scale": budget.scale, "seconds": round(seconds, 1)}

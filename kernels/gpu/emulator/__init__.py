@@ -11,7 +11,8 @@ arrays end in an :class:`EmulationError` that names the thread and the line. g++
 | `array.py` | device memory: arrays that know which bytes were written |
 | `creation.py` | making arrays, copying them to the device and back |
 | `pool.py` | how much device memory there is |
-| `module.py` | compiling and launching |
+| `compiler.py` | g++, and what is kept of its work |
+| `module.py` | launching |
 | `stream.py` | streams, events, and graphs that are recorded and replayed |
 | `machine.hpp` | the machine: its state and the rules of memory |
 | `fibers.cpp`, `meetings.cpp` | its threads; barriers and warps, where they wait for one another |
@@ -29,6 +30,7 @@ import numpy as _np
 from minigan.kernels.gpu.emulator import pool as _pool
 from minigan.kernels.gpu.emulator import stream as _stream
 from minigan.kernels.gpu.emulator.array import lift, ndarray
+from minigan.kernels.gpu.emulator.compiler import missing_compiler
 from minigan.kernels.gpu.emulator.creation import (
     array,
     asarray,
@@ -50,7 +52,7 @@ from minigan.kernels.gpu.emulator.errors import (
     EmulationError,
     OutOfMemoryError,
 )
-from minigan.kernels.gpu.emulator.module import ORDERS, RawKernel, RawModule, missing_compiler, order
+from minigan.kernels.gpu.emulator.module import ORDERS, RawKernel, RawModule, order
 from minigan.kernels.gpu.emulator.pool import get_default_memory_pool
 
 __version__ = "emulated"

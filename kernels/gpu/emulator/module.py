@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from minigan.kernels.gpu.emulator.array import ndarray
-from minigan.kernels.gpu.emulator.errors import CompileException, CUDADriverError, EmulationError
+from minigan.kernels.gpu.emulator.compiler import HERE, compiled
+from minigan.kernels.gpu.emulator.errors import CUDADriverError, EmulationError
 from minigan.kernels.gpu.emulator.stream import submit
 
-HERE = Path(__file__).parent
 ORDERS = ("forward", "backward", "shuffled")
 FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-w"]
 WATCHED = ["-fsanitize=thread,bounds", "--param=tsan-instrument-func-entry-exit=0"]
@@ -42,58 +40,11 @@ def order(name: str, seed: int = 1) -> Iterator[None]:
         _order[:] = before
 
 
-def missing_compiler() -> str | None:
-    """Return a sentence on why nothing can be compiled, None if g++ is there."""
-    if shutil.which("g++"):
-        return None
-    return "emulated kernels are compiled with g++, which is not installed (Debian and Ubuntu: apt install g++)"
-
-
-def _folder() -> Path:
-    """Return where compiled kernels are kept."""
-    cache = os.environ.get("MINIGAN_EMULATOR_CACHE")
-    if cache:
-        return Path(cache)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minigan" / "emulator"
-
-
-def _compiled(source: str, flags: Sequence[str]) -> Path:
-    """Return the library made of C++ source, compiled unless it is kept from before."""
-    reason = missing_compiler()
-    if reason:
-        raise CompileException(reason)
-    headers = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.hpp")))
-    key = hashlib.sha256(headers + repr((source, list(flags), _processor())).encode()).hexdigest()[:20]
-    folder = _folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    library = folder / f"{key}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as work:
-            compiled, linked = f"{work}/kernel.o", f"{work}/kernel.so"
-            # linked apart: -fsanitize would bring its library, of which only the calls are wanted
-            for command in (
-                ["g++", *flags, f"-I{HERE}", "-x", "c++", "-", "-c", "-o", compiled],
-                ["g++", "-shared", compiled, "-o", linked],
-            ):
-                done = subprocess.run(command, input=source, text=True, capture_output=True)
-                if done.returncode:
-                    raise CompileException(done.stderr)
-            os.replace(linked, library)
-    return library
-
-
-@functools.cache
-def _processor() -> str:
-    """Return what -march=native means here, so that a cache shared between machines keeps them apart."""
-    done = subprocess.run(["g++", "-march=native", "-Q", "--help=target"], text=True, capture_output=True)
-    return hashlib.sha256(done.stdout.encode()).hexdigest()
-
-
 @functools.cache
 def _machine() -> ctypes.CDLL:
     """Load the machine that kernels run on; their libraries find its functions by name."""
     source = "".join(f'#line 1 "{path.name}"\n{path.read_text()}' for path in sorted(HERE.glob("*.cpp")))
-    library = _compiled(source, ["-std=c++17", "-O2", "-fPIC"])
+    library = compiled(source, ["-std=c++17", "-O2", "-fPIC"])
     return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
@@ -160,7 +111,7 @@ class RawModule:
         exports = "".join(f"EMU_EXPORT({number}, {name})\n" for name, number in self.numbers.items())
         kept = [o for o in self.options if o.startswith(("-D", "-U"))]
         flags = [*FLAGS, "-march=native", *WATCHED, "-include", "cuda.hpp", *kept]
-        return _compiled(f'#line 1 "kernel.cu"\n{source}\n{exports}', flags)
+        return compiled(f'#line 1 "kernel.cu"\n{source}\n{exports}', flags)
 
     @functools.cached_property
     def binary(self) -> ctypes.CDLL:

@@ -1,0 +1,180 @@
+"""A run in surroundings that nobody chose: no traceback, no hang, and no folder that blocks the next run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shells and limits as Linux has them")
+
+TRAIN = (
+    "-m minigan train --data ring --steps 2 --batch-size 4 --width 2 --depth 1 --log-every 1 --sample-every 2 --out new"
+)
+
+# what stands around the command, {}
+SHELLS = {
+    "no stdout": "{} >&-",
+    "no stderr": "{} 2>&-",
+    "neither": "{} >&- 2>&-",
+    "no stream": "{} <&- >&- 2>&-",
+    "no stdin": "{} <&-",
+    "full stdout": "{} >/dev/full",
+    "full stderr": "{} 2>/dev/full",
+    "both full": "{} >/dev/full 2>&1",
+    "a reader of one line": "{} | head -1",
+    "a reader that is gone": "{} | true",
+    "a reader of both that is gone": "{} 2>&1 | true",
+    "small stack": "ulimit -s 256; {}",
+    "no limit of the stack": "ulimit -s unlimited; {}",
+    "eight files": "ulimit -n 8; {}",
+    "sixteen files": "ulimit -n 16; {}",
+    "files without content": "ulimit -f 0; {}",
+    "files of 4 kB": "ulimit -f 8; {}",
+    "no core": "ulimit -c 0; {}",
+    "memory of 200 MB": "ulimit -v 200000; {}",
+    "memory of 500 MB": "ulimit -v 500000; {}",
+    "memory of 900 MB": "ulimit -v 900000; {}",
+    "memory of 4 GB": "ulimit -v 4000000; {}",
+    "umask 0": "umask 0; {}",
+    "umask 777": "umask 777; {}",
+    "no signal of a broken pipe": "trap '' PIPE; {} | head -1",
+    "nohup": "nohup {}",
+    "a session without terminal": "setsid -w {}",
+    "a terminal": "script -qefc {} /dev/null",
+    "a terminal of one column": "COLUMNS=1 script -qefc {} /dev/null",
+    "a terminal without columns": "COLUMNS=0 LINES=0 script -qefc {} /dev/null",
+    "a dumb terminal": "TERM=dumb script -qefc {} /dev/null",
+    "an unknown terminal": "TERM=odd script -qefc {} /dev/null",
+    "a terminal that knows ASCII": "LC_ALL=C PYTHONUTF8=0 script -qefc {} /dev/null",
+    "a folder that is gone": "mkdir gone; cd gone; rmdir ../gone; {}",
+    "a folder with spaces": "mkdir -p 'a b/ c'; cd 'a b/ c'; {}",
+    "a folder with other letters": "mkdir -p 'ü/日本'; cd 'ü/日本'; {}",
+    "a folder with a new line": "mkdir -p $'a\\nb'; cd $'a\\nb'; {}",
+    "a folder with bytes": "mkdir -p $'\\xff\\xfe'; cd $'\\xff\\xfe'; {}",
+    "a folder called minigan": "mkdir minigan; touch minigan/mine; {}",
+    "a folder called kernels": "mkdir kernels; touch kernels/__init__.py; {}",
+    "a file in place of the runs": "touch new; {}",
+    "a link to nowhere": "ln -s nowhere new; {}",
+    "a broken matplotlibrc": "printf '\\xff\\xfe: odd' > matplotlibrc; {}",
+    "a matplotlibrc with TeX": "printf 'text.usetex: True\\nbackend: TkAgg\\nfont.family: odd\\n' > matplotlibrc; {}",
+    "bytes among the variables": "export ODD=$'\\xff' HOME=$'/tmp/\\xff'; {}",
+    "no variables": "env -i {}",
+}
+
+# None removes the variable
+VARIABLES = [
+    *({"LC_ALL": name, "LANG": name} for name in ("C", "POSIX", "tr_TR.UTF-8", "ja_JP.SJIS", "odd", "")),
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    *({"PYTHONUTF8": value} for value in "01"),
+    *({"PYTHONIOENCODING": name} for name in ("ascii", "ascii:strict", "latin-1:strict", "utf-16", "cp437")),
+    *({"PYTHONWARNINGS": value} for value in ("error", "ignore", "odd")),
+    *({name: "1"} for name in (
+        "PYTHONOPTIMIZE", "PYTHONDEVMODE", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONNOUSERSITE",
+        "PYTHONSAFEPATH", "PYTHONFAULTHANDLER", "PYTHONTRACEMALLOC",
+    )),
+    {"PYTHONOPTIMIZE": "2"}, {"PYTHONHASHSEED": "0"}, {"PYTHONMALLOC": "malloc"}, {"PYTHONPATH": "/nowhere:::"},
+    *({"HOME": value} for value in (None, "", "/nowhere", "/dev/null", "odd")),
+    {"HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null", "XDG_CONFIG_HOME": "/dev/null", "NUMBA_CACHE_DIR": "/dev/null/x"},
+    {"XDG_CACHE_HOME": "/dev/null"}, {"XDG_CACHE_HOME": ""}, {"XDG_CONFIG_HOME": "/proc/none"},
+    *({name: value} for name in ("TMPDIR", "NUMBA_CACHE_DIR", "MPLCONFIGDIR") for value in ("", "/nowhere/x", "/dev/null", "/proc/x")),
+    *({"TERM": value} for value in (None, "", "dumb", "odd")),
+    *({"COLUMNS": value} for value in ("0", "1", "-5", "odd", "99999999999")),
+    *({name: "1"} for name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "CI")),
+    *({"TZ": value} for value in ("", "odd", "Pacific/Kiritimati")),
+    *({name: value} for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") for value in ("0", "1000", "odd")),
+    *({"NUMBA_NUM_THREADS": value} for value in ("", "0", "-1", "1", "1000", "odd")),
+    *({"NUMBA_DISABLE_JIT": value} for value in ("0", "1", "odd")),
+    {"NUMBA_NUM_THREADS": "odd", "PYTHONWARNINGS": "error"}, {"NUMBA_OPT": "odd"}, {"NUMBA_DEVELOPER_MODE": "1"},
+    {"NUMBA_CACHE_LOCATOR_CLASSES": "odd"}, {"NUMBA_THREADING_LAYER": "odd"}, {"NUMBA_DISABLE_INTEL_SVML": "1"},
+    *({"MPLBACKEND": value} for value in ("odd", "", "TkAgg", "module://matplotlib_inline.backend_inline")),
+    {"MATPLOTLIBRC": "/nowhere"}, {"MALLOC_ARENA_MAX": "1"}, {"MALLOC_PERTURB_": "165"}, {"PATH": ""},
+    {"NPY_DISABLE_CPU_FEATURES": "AVX2"}, {"CUDA_VISIBLE_DEVICES": "odd"}, {"SHELL": "/bin/false"}, {"LD_PRELOAD": ""},
+    {"MINIGAN_EMULATOR_CACHE": "/dev/null"}, {"EDITOR": "odd"}, {"SOURCE_DATE_EPOCH": "odd"},
+]  # fmt: skip
+OPTIONS = (
+    "-I",
+    "-P",
+    "-E",
+    "-s",
+    "-B",
+    "-O",
+    "-OO",
+    "-bb",
+    "-X dev",
+    "-X utf8=0",
+    "-W error",
+    "-X faulthandler",
+    "-v -q",
+)
+
+SURROUNDINGS = {
+    **{name: (shell, {}, "") for name, shell in SHELLS.items()},
+    **{" ".join(f"{k}={v}" for k, v in variables.items()): ("{}", variables, "") for variables in VARIABLES},
+    **{f"python {option}": ("{}", {}, option) for option in OPTIONS},
+}
+FEW = ("no stream", "NUMBA_NUM_THREADS=0")
+
+
+def attempt(name, place, arguments=TRAIN):
+    """Run the command in surroundings; return its exit code and what it said, one after the other."""
+    shell, variables, options = SURROUNDINGS[name]
+    environment = {k: v for k, v in {**os.environ, **variables}.items() if v is not None}
+    command = f"{shlex.quote(sys.executable)} {options} {arguments}"
+    if "script " in shell:
+        command = shlex.quote(command)
+    done = subprocess.run(
+        [shutil.which("bash"), "-c", f"set -o pipefail; {shell.replace('{}', command)}"], cwd=place, env=environment, timeout=300,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+def problem(name, folder):
+    """Return what is wrong with a run in surroundings, None if nothing is."""
+    place = folder / str(abs(hash(name)))
+    place.mkdir()
+    try:
+        code, said = attempt(name, place)
+        for bad in (
+            "Traceback",
+            "Exception ignored",
+            "Fatal Python error",
+            "core dumped",
+            "please report",
+            "Segmentation",
+        ):
+            if bad in said and "-v -q" not in name:
+                return f"exit code {code}: …{said[-700:]}"
+        if code not in (0, 1, 2, 128 + 13):
+            return f"exit code {code}: {said[-300:]}"
+        if code in (1, 2) and not said and "2>" not in SURROUNDINGS[name][0]:
+            return f"exit code {code} without a word"
+        if code and (place / "new").is_dir():
+            again, answer = attempt("LC_ALL=C LANG=C", place, f"{TRAIN} --resume")
+            if again and "already" not in answer:
+                return f"exit code {code}, and the folder blocks the next run: {answer[-300:]}"
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return None
+
+
+def problems(names, folder):
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip(names, pool.map(lambda name: problem(name, folder), names), strict=True))
+    return {name: words for name, words in found.items() if words}
+
+
+def test_some_surroundings(tmp_path):
+    assert problems(FEW, tmp_path) == {}
+
+
+@pytest.mark.slow
+def test_all_surroundings(tmp_path):
+    assert len(SURROUNDINGS) >= 50
+    assert problems([*SURROUNDINGS], tmp_path) == {}
