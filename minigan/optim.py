@@ -104,11 +104,7 @@ class Optimizer:
         raise NotImplementedError
 
     def rates(self) -> Any:
-        """Return how far one unit of gradient moves each parameter now, a number or an array (n,).
-
-        That is lr, over the running scale if the optimiser has one. Momentum is left out: the step is linearised with
-        the scale held constant.
-        """
+        """Return how far one unit of gradient moves a parameter now, without momentum: lr over the running scale (n,)."""
         return self.lr
 
     def keep_clock_there(self, there: bool) -> None:
