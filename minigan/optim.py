@@ -104,7 +104,7 @@ class Optimizer:
         raise NotImplementedError
 
     def rates(self) -> Any:
-        """Return how far one unit of gradient moves a parameter now, without momentum: lr over the running scale (n,)."""
+        """Return how far one unit of gradient moves a parameter now, without momentum: lr over the running scale."""
         return self.lr
 
     def keep_clock_there(self, there: bool) -> None:
