@@ -24,6 +24,7 @@ class BuildPy(build_py):
 TEST = [
     "pytest>=8",
     "hypothesis>=6.100",
+    "pytest-xdist>=3.6",
     "ruff>=0.6",
     "mypy>=1.11",
     "build>=1.2",

@@ -13,14 +13,27 @@ from minigan import kernels
 from minigan.engine.gradmode import is_grad_enabled
 from minigan.kernels.gpu import emulator
 
+IN_CI = os.environ.get("CI") == "true"
+
 settings.register_profile(
     "minigan",
     deadline=None,
-    derandomize=os.environ.get("CI") == "true",
-    max_examples=15,
+    derandomize=IN_CI,
+    max_examples=15 if IN_CI else 4,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("minigan")
+
+MOST_WORKERS = 4
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Share the whole suite among processes; a file or a test that is named runs in this one."""
+    whole = config.args_source is not pytest.Config.ArgsSource.ARGS
+    if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
+        config.option.numprocesses = min(MOST_WORKERS, os.cpu_count() or 1)
+
 
 CPU_BACKENDS = ("reference", "numba")
 EMULATED = tuple(f"cuda-emulated, {order}" for order in emulator.ORDERS)
