@@ -436,7 +436,7 @@ def test_a_checkpoint_of_before_data_were_hashed_says_so(tmp_path):
         arrays, notes = checkpoint.read(path)
         arrays.pop("data")
         notes.pop("format")
-        path.write_bytes(checkpoint._to_bytes(arrays, notes))
+        path.write_bytes(b"".join(checkpoint._parts(arrays, notes)))
     for action in (runs.reopen, runs.reopen_for_samples):
         with pytest.raises(runs.RunError, match=r"was written by an older minigan \(version .*: train again, or use"):
             action(run.folder)

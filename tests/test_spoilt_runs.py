@@ -168,7 +168,7 @@ def resealed(change):
         arrays = {name: array.copy() for name, array in arrays.items()}
         change(arrays, notes)
         notes.pop("format")
-        content = checkpoint._to_bytes(arrays, notes)
+        content = b"".join(checkpoint._parts(arrays, notes))
         for name in notes.pop("both", "") and (NEW, OLD) or (NEW,):
             (folder / name).write_bytes(content)
 

@@ -56,9 +56,15 @@ class Found(NamedTuple):
     skipped: dict[Path, str]
 
 
+def _bytes_of(array: np.ndarray) -> memoryview:
+    """Return the bytes of an array in C order, without a copy."""
+    return array.reshape(-1).view(np.uint8).data
+
+
 def _digest(array: np.ndarray) -> str:
-    header = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.sha256(header + array.tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(_bytes_of(array))
+    return digest.hexdigest()
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
@@ -85,27 +91,30 @@ def save(folder: Path, step: int, arrays: dict[str, np.ndarray], about: dict[str
         if is_temporary(path, _NAME.pattern):  # of a save that was killed
             path.unlink(missing_ok=True)
     target = path_of(folder, step)
-    write_atomically(target, _to_bytes(arrays, about))
+    write_atomically(target, *_parts(arrays, about))
     for _, old in find(folder)[:-KEEP]:
         if old != target:
             old.unlink(missing_ok=True)
     return target
 
 
-def _to_bytes(arrays: dict[str, np.ndarray], about: dict[str, str]) -> bytes:
-    """Return a safetensors file with its notes in one order: the library writes them in another one every time."""
-    from safetensors.numpy import save as to_bytes
-
-    whole = {name: _plain(arrays[name]) for name in sorted(arrays)}
-    digests = {name: _digest(array) for name, array in whole.items()}
+def _parts(arrays: dict[str, np.ndarray], about: dict[str, str]) -> list[Any]:
+    """Return the parts of a safetensors file, in one order: its library writes notes in another one every time."""
+    whole = {name: _plain(array) for name, array in arrays.items()}
+    names = sorted(whole, key=lambda name: (-whole[name].itemsize, name))  # so that all are aligned
+    digests = {name: _digest(whole[name]) for name in names}
     said = {**about, "format": FORMAT}
     said["sha256"] = json.dumps({**digests, NOTES: _digest_notes(said)})
-    content = to_bytes(whole)
-    header, start = _header(content)
-    text = json.dumps({METADATA: dict(sorted(said.items())), **header}, ensure_ascii=False, separators=(",", ":"))
-    words = text.encode()
+    header: dict[str, Any] = {METADATA: dict(sorted(said.items()))}
+    end = 0
+    for name in names:
+        array, start = whole[name], end
+        end += array.nbytes
+        kind = "BOOL" if array.dtype == bool else f"{array.dtype.kind.upper()}{8 * array.itemsize}"
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": (start, end)}
+    words = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     words += b" " * (-len(words) % _LENGTH)
-    return struct.pack("<Q", len(words)) + words + content[start:]
+    return [struct.pack("<Q", len(words)), words, *(_bytes_of(whole[name]) for name in names)]
 
 
 def _header(content: bytes) -> tuple[dict[str, Any], int]:

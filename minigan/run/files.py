@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from minigan.data.files import require_regular
 
@@ -20,13 +21,14 @@ def cannot_write(path: Path, error: OSError) -> OSError:
     return OSError(error.errno, f"cannot write {path}: {error.strerror or error}")
 
 
-def write_atomically(target: Path, content: bytes) -> None:
-    """Replace ``target`` by ``content`` such that a crash leaves the old file or the new one, never a part."""
+def write_atomically(target: Path, *content: Any) -> None:
+    """Replace ``target`` by parts of bytes such that a crash leaves the old file or the new one, never a piece."""
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            for part in content:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         mask = os.umask(0)
