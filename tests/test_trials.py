@@ -165,6 +165,9 @@ RIGHT = {  # f, arguments
     "a dictionary": (lambda x: {"a": x * x, "b": [ops.exp(x), x.sum()]}, [X]),
     "arctan": (ERF, [X * 10]),
     "cubic at its turning point": (cubic, [np.array([0.0, 4 / 3])]),
+    "a tail that is rounded in steps": (lambda x: x * (1.0 + ops.tanh(x)), [np.array([-12.0, -3.0])]),
+    "cross-entropy that is saturated": (lambda x: ops.softplus(-x), [np.array([40.0, 30.0])]),
+    "two maxima far from a third": (lambda x: ops.max(x), [np.array([2.0, 1.0, -5.0])]),
     "exp of -1/x": (lambda x: ops.exp(-1.0 / x), [np.array([0.02, 0.5])]),
 }  # fmt: skip
 

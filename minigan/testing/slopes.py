@@ -56,8 +56,8 @@ class Slopes:
                 noisy = Ladder(ladder.curves, ladder.here, self.jacobian.noise(self.noise.wide()[0]) * 4 / ROUNDING)
                 noisy.sides = ladder.sides
                 again = judge(Levels(noisy), row, claims[row], tolerances[row], scales[row], 2.0**top, True)
-                if again is not None and again.kind == "right" and again.error <= 0.01 * claim:
-                    verdict = again
+                if again is not None and again.kind == "right":
+                    verdict = again if again.error <= 0.01 * claim else again._replace(kind="noise")
             if verdict.kind == "wrong":
                 verdict = self._crossed(column, row, verdict)
             single = self.jacobian.single and SINGLE[0] < verdict.noise < SINGLE[1]
