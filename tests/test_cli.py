@@ -127,6 +127,17 @@ def test_doctor_finds_this_machine_fit():
     assert any(line[4:].startswith("gpu") for line in out)
 
 
+@posix
+def test_doctor_in_a_folder_that_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, out, err = main("doctor")
+    monkeypatch.chdir(tmp_path)
+    assert (code, err) == (1, [])
+    assert any(line.startswith("--  run folder") and "this folder is gone" in line for line in out)
+
+
 def test_python_m_minigan_is_the_command_line(tmp_path):
     with process("sample nowhere", tmp_path) as refused, process("--version", tmp_path) as version:
         out, err = refused.communicate()

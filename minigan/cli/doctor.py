@@ -93,7 +93,10 @@ def _cache() -> list[Finding]:
 
 
 def _folder() -> Finding:
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:
+        return Finding("run folder", False, "this folder is gone", "change to one that exists")
     works = _writable(here)
     remedy = "" if works else "change to a folder that you can write to, or give train such an --out"
     return Finding("run folder", works, f"{here} {'can' if works else 'cannot'} be written to", remedy)
