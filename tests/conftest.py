@@ -30,7 +30,7 @@ MOST_WORKERS = 4
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     """Share the whole suite among processes; a file or a test that is named runs in this one."""
-    whole = config.args_source is not pytest.Config.ArgsSource.ARGS
+    whole = config.args_source is not pytest.Config.ArgsSource.ARGS and "PYTEST_XDIST_WORKER" not in os.environ
     if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
         config.option.numprocesses = min(MOST_WORKERS, os.cpu_count() or 1)
 
