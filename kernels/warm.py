@@ -22,6 +22,8 @@ def compile_kernels() -> None:
 
     kernels.adam_(p, p, p.copy(), p.copy(), p.copy(), lr=1.0, beta1=0.5, beta2=0.5, eps=1.0, step=1, decay=0.5)
     kernels.squared_norm(p)
+    kernels.sum_axes(np.ones((512, 16), f), axes=(0,), keepdims=False)
+    kernels.sum_axes(np.ones((2, 4096), f), axes=(1,), keepdims=False)
     y, mean, var = kernels.batch_norm(images, p, p, eps=1.0, **leaky)
     kernels.batch_norm_grad(y, images, y, p, mean=mean, var=var, eps=1.0, **leaky)
     kernels.conv2d_weight_grad(images, maps, kernel=(4, 4), **pairs)

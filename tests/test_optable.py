@@ -227,7 +227,7 @@ KINKS = [
     ("relu", lambda x: mg.ops.relu(x), [0.0, -0.0, INF, -INF, NAN], [0, 0, INF, 0, NAN], [0, 0, 1, 0, None]),
     ("leaky_relu", lambda x: mg.ops.leaky_relu(x, 0.25), [0.0, -0.0, INF, -INF, NAN], [0, 0, INF, -INF, NAN],
      [0.25, 0.25, 1, 0.25, None]),
-    ("abs", mg.ops.abs, [0.0, -0.0, INF, -INF, NAN], [0, 0, INF, INF, NAN], [0, 0, 1, -1, NAN]),
+    ("abs", mg.ops.abs, [0.0, -0.0, INF, -INF, NAN], [0, 0, INF, INF, NAN], [0, 0, 1, -1, 0]),
     ("sqrt", mg.ops.sqrt, [0.0, INF, NAN], [0, INF, NAN], [INF, 0, NAN]),
     ("clip", lambda x: mg.ops.clip(x, -1, 1), [-1.0, 1.0, 1.5, INF, -INF], [-1, 1, 1, 1, -1], [1, 1, 0, 0, 0]),
     ("maximum", lambda x: mg.ops.maximum(x, np.zeros(4)), [0.0, -0.0, 1.0, NAN], [0, 0, 1, NAN], [0.5, 0.5, 1, None]),

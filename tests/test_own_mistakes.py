@@ -69,7 +69,7 @@ def test_parts_that_do_not_belong_together():
             Trainer(game, Alternating(turns, *make_players(other, mg.optim.Adam)), points(), latent=4)
     Trainer(game, Alternating(Replayed(game), *make_players(game, mg.optim.Adam)), points(), latent=4)
     with pytest.raises(ValueError, match="needs the goal"):
-        trainer(game, fade=lambda done: 1 - done)
+        trainer(game, fade=lambda done: 1 - done).train(1)
     with pytest.raises(ValueError, match="takes no conditions"):
         trainer(game).sample(3, given=np.ones((3, 2)))
 

@@ -112,7 +112,7 @@ def test_figures_are_freed_when_they_are_drawn(tmp_path):
     for _ in range(4):
         plot.scatter(points, points, "cloud")
         plot.curves(metrics(5), OBJECTIVES["hinge"], tmp_path / "curves.png")
-    assert sum(isinstance(thing, Figure) for thing in gc.get_objects()) <= 2
+    assert sum(type(thing) is Figure for thing in gc.get_objects()) <= 2
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ RIGHT = {  # f, arguments
     "where": (lambda x: ops.where(X > 0, x * x, ops.exp(x)), [X]),
     "getitem with repeats": (lambda x: x[np.array([0, 0, 2])] * x, [X]),
     "small integers": (lambda x: x * x + 3.0 * x, [np.array([1.0, 2.0, -3.0])]),
-    "an integer argument beside": (lambda x, n: x * n, [X, np.array([1, 2, 3])]),
+    "an integer argument beside": (lambda x, n: x * n.astype("float64"), [X, np.array([1, 2, 3])]),
     "integer results beside": (lambda x: (x * x, mg.tensor(np.array([1, 2]))), [X]),
     "a Python number": (lambda x: ops.exp(x), [0.3]),
     "0-d": (lambda x, y: x * y, [np.array(0.5), np.array(-2.0)]),

@@ -141,6 +141,7 @@ def _train(run: Any, folder: Path, stop: Stop, reasons: list[str]) -> int:
     if isinstance(output.failed, BrokenPipeError):  # the reader is gone: leave as SIGPIPE would
         return 128 + SIGPIPE
     if output.failed is not None:
+        reasons.append("saved")
         raise Refusal(
             f"the output cannot be written: {output.failed.strerror}; everything is saved at step {run.last_saved} in "
             f"{folder}. Continue with: {again}",
@@ -171,7 +172,8 @@ def _follow(run: Any, stop: Stop, reasons: list[str], output: Patient) -> bool:
         kept = f"the last good checkpoint is step {run.last_saved}, and the files so far are kept in {run.folder}"
         raise Refusal(f"{said}; {kept if reasons else 'nothing was trained'}", 1) from None
     except OSError as error:
-        reasons.append("saved")
+        if not reasons:  # nothing was trained, so nothing is kept
+            raise
         raise Refusal(f"{error.strerror or error}. Set this right, and continue with: {again}", 1) from None
     except RunError:
         raise

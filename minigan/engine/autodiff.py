@@ -20,6 +20,10 @@ from minigan.engine.tensor import Tensor, next_id, tensor, wrap
 from minigan.kernels import one_moment
 
 
+class WrongShape(ValueError):
+    """A rule gave a cotangent that does not fit its argument."""
+
+
 def _path(outputs: Iterable[Tensor], inputs: set[Tensor]) -> list[tuple[Tensor, list[int]]]:
     """Return the nodes between the outputs and the inputs, later ones first, and which arguments lead to an input."""
     floor = min(x.born for x in inputs)  # a node older than every input cannot depend on one
@@ -55,11 +59,19 @@ _by_id = operator.attrgetter("id")
 
 def _fit(cotangent: Tensor, x: Tensor) -> Tensor:
     """Undo broadcasting and dtype promotion, here and nowhere else."""
+    if not _spreads(x.data.shape, cotangent.data.shape):
+        raise WrongShape(f"grad: a rule gave a cotangent of shape {cotangent.shape} for an argument of shape {x.shape}")
     if cotangent.data.shape != x.data.shape:
         cotangent = cotangent.sum_to(x.data.shape)
     if cotangent.data.dtype != x.data.dtype:
         cotangent = cotangent.astype(x.data.dtype)
     return cotangent
+
+
+def _spreads(shape: tuple[int, ...], wide: tuple[int, ...]) -> bool:
+    """Return whether an array of ``shape`` broadcasts to ``wide``."""
+    lead = len(wide) - len(shape)
+    return lead >= 0 and all(n in (1, m) for n, m in zip(shape, wide[lead:], strict=True))
 
 
 def _refuse_stale(stale: dict[Tensor, Tensor], on_path: set[Tensor], inputs: set[Tensor]) -> None:

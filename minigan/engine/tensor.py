@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minigan.engine import device as devices
+from minigan.engine.recorder import recording
 
 FLOAT32 = np.dtype(np.float32)
 FLOATS = (FLOAT32, np.dtype(np.float64))
@@ -250,14 +251,22 @@ def tensor(data: Any, *, dtype: Any = None, device: str | None = None, requires_
     where = devices.resolve(device)
     keep = devices.is_array(data) or isinstance(data, np.generic)
     try:
-        array = np.array(devices.to_numpy(data), dtype=dtype, order="C")
+        array = _copied(devices.to_numpy(data), dtype=dtype)
     except ValueError as error:
         raise ValueError(f"tensor(data): the data must be a rectangular array of numbers ({error})") from None
     if dtype is None and not keep and array.dtype == FLOATS[1]:
         array = array.astype(FLOATS[0])
-    array = array.astype(native(array.dtype), copy=False)
+    if not array.dtype.isnative:
+        array = array.astype(native(array.dtype))
     if array.dtype not in FLOATS and array.dtype.kind not in "iub":
         raise TypeError(f"tensor(data): dtype {array.dtype} is not supported: use float32, float64, integers or bool")
     if requires_grad and array.dtype not in FLOATS:
         raise TypeError(f"tensor(data): only float32 and float64 can require grad, not {array.dtype}")
+    recorder = recording()
+    if recorder is not None and isinstance(data, np.ndarray) and where == "cpu":
+        array = recorder.add(_copied, [data], {"dtype": array.dtype}, array)
     return wrap(devices.to_device(array, where), requires_grad)
+
+
+def _copied(data: Any, *, dtype: Any) -> np.ndarray:
+    return np.array(data, dtype=dtype, order="C")

@@ -69,8 +69,6 @@ class Trainer:
         if game.own_noise:
             game.noise = Generator(seed, stream="penalty", device=self.device)
         self.noise["penalty"] = game.noise
-        if fade is not None and goal < 1:
-            raise ValueError(f"a fading learning rate needs the goal of the run, a number of steps > 0, not {goal}")
         self.fade = fade
         self._rates = [player.optimizer.lr for player in self._players().values()]
         self._noisy = [layer for _, layer in game.discriminator.modules() if isinstance(layer, InstanceNoise)]
@@ -152,6 +150,10 @@ class Trainer:
     def _follow_schedules(self) -> None:
         """Set learning rates and instance noise to their values for the next step."""
         if self.fade is not None:
+            if self.goal < 1:
+                raise ValueError(
+                    f"a fading learning rate needs the goal of the run, a number of steps, not {self.goal}"
+                )
             left = self.fade(min(1.0, self.steps / max(1, self.goal)))
             for player, rate in zip(self._players().values(), self._rates, strict=True):
                 player.optimizer.set_rate(rate * left)

@@ -160,7 +160,7 @@ def _logsumexp(x: Any, *, axes: tuple[int, ...]) -> Any:
 
 
 @primitive
-def _shares(x: Any, *, axes: tuple[int, ...]) -> Any:
+def shares(x: Any, *, axes: tuple[int, ...]) -> Any:
     """e^x / Σ e^x, but beside an infinite entry, which alone has no share, the others have 0."""
     m = xp(x)
     top = x.max(axes, keepdims=True)
@@ -168,8 +168,8 @@ def _shares(x: Any, *, axes: tuple[int, ...]) -> Any:
     return e / m.where(top == np.inf, 1, e.sum(axes, keepdims=True))
 
 
-_shares.defvjp(lambda g, y, x, *, axes: y * (g - _sum(g * y, axes=axes, keepdims=True)))
-_logsumexp.defvjp(lambda g, y, x, *, axes: g * _shares(x, axes=axes))
+shares.defvjp(lambda g, y, x, *, axes: y * (g - _sum(g * y, axes=axes, keepdims=True)))
+_logsumexp.defvjp(lambda g, y, x, *, axes: g * shares(x, axes=axes))
 
 
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:

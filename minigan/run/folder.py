@@ -146,6 +146,13 @@ def _restore(folder: Path, config: Config, found: checkpoint.Found, data: Datase
     return run
 
 
+class _Absent(Dataset):
+    """Data that are not here: their name, and the shape of a sample."""
+
+    def __post_init__(self) -> None:
+        """Take an empty storage."""
+
+
 def _stand_in(found: checkpoint.Found) -> Dataset:
     """Return a data set without samples, of the name and the shape that a checkpoint notes."""
     notes = found.saved.notes
@@ -153,7 +160,7 @@ def _stand_in(found: checkpoint.Found) -> Dataset:
         shape = tuple(json.loads(notes["data_shape"]))
         if math.prod(shape) > MOST:
             raise ValueError
-        return Dataset(notes["data"], np.empty((0, *shape), np.float32))
+        return _Absent(notes["data"], np.empty((0, *shape), np.float32))
     except (KeyError, ValueError, TypeError, RecursionError):
         raise RunError(f"{found.path} does not say its data: minigan did not write it") from None
 

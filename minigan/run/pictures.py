@@ -74,10 +74,14 @@ def our_style() -> Iterator[None]:
     """
     matplotlib = load_matplotlib()
     with matplotlib.rc_context({k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}):
+        collecting = gc.isenabled()
+        gc.disable()  # what is made here stays young
         try:
             yield
         finally:
             gc.collect(1)
+            if collecting:
+                gc.enable()
 
 
 def new_figure(width: float, height: float) -> Any:

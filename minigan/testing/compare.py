@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minigan.engine.autodiff import WrongShape
 from minigan.testing.function import Arrays, Function, Settings, drawn
 from minigan.testing.jacobian import Jacobian
 from minigan.testing.layouts import laid_out
@@ -69,7 +70,11 @@ class Comparison:
     def pull(self, cotangents: Arrays) -> Arrays:
         """Return the gradients for the cotangents, checked for shape, dtype, NaN and changes in place."""
         kept = [g.copy() for g in cotangents]
-        found = self.pullback(cotangents)
+        try:
+            found = self.pullback(cotangents)
+        except WrongShape as error:
+            self.fail(str(error))
+            raise
         self._require_same(cotangents, kept, "a cotangent was changed in place")
         for name, x, g in zip(self.function.inputs, self.point, found, strict=True):
             if x.shape != g.shape:

@@ -9,6 +9,7 @@ other ways to call the function must give the same (:mod:`minigan.testing.promis
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from minigan.engine.autodiff import flatten
 from minigan.engine.device import to_device, to_numpy
 from minigan.engine.gradmode import enable_grad, no_grad
-from minigan.engine.tensor import FLOATS, Tensor
+from minigan.engine.tensor import FLOATS, Tensor, wrap
 from minigan.engine.transforms import vjp
 from minigan.testing.compare import Comparison
 from minigan.testing.differences import EPS
@@ -145,27 +146,32 @@ def _arrays_of(
     def evaluate(point: Arrays) -> Arrays:
         # the function may differentiate with respect to its arguments; pullbacks make new variables
         with enable_grad():
-            return [y.data for y in function(*(Tensor(x, level == 1) for x in point))]
+            return [y.data for y in function(*(wrap(x, level == 1) for x in point))]
 
     return Function(evaluate, lambda point: _linearise(function, point), names, what.format, affine, True, sizes)
 
 
 def _linearise(function: OfTensors, point: Arrays) -> tuple[Arrays, Pullback]:
-    outputs, pullback = vjp(function, *map(Tensor, point))
+    outputs, pullback = vjp(function, *map(wrap, point))
 
     def pull(cotangents: Arrays) -> Arrays:
         with no_grad():
-            return [g.data for g in pullback(tuple(map(Tensor, cotangents)))]
+            return [g.data for g in pullback(tuple(map(wrap, cotangents)))]
 
     return [y.data for y in outputs], pull
 
 
 def _grouped(function: OfTensors, point: Arrays) -> Any:
     def linearise(variables: Arrays, uses: list[int | None]) -> tuple[Arrays, Pullback]:
-        def of_variables(*xs: Tensor) -> tuple[Tensor, ...]:
-            return function(*(Tensor(x) if use is None else xs[use] for x, use in zip(point, uses, strict=True)))
+        def of_variables(*xs: Tensor, constant: bool = True) -> tuple[Tensor, ...]:
+            return function(
+                *(wrap(x, not constant) if use is None else xs[use] for x, use in zip(point, uses, strict=True))
+            )
 
-        return _linearise(of_variables, variables)
+        try:
+            return _linearise(of_variables, variables)
+        except ValueError:  # the function differentiates with respect to its other arguments itself
+            return _linearise(functools.partial(of_variables, constant=False), variables)
 
     return linearise
 

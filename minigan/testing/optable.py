@@ -17,6 +17,7 @@ from minigan.ops.bias_act import bias_act_grad, bias_act_sums
 from minigan.ops.elementwise import raw
 from minigan.ops.loss import loss_slope
 from minigan.ops.norm import batch_norm_grad, batch_norm_grad_vjp
+from minigan.ops.reduce import shares
 from minigan.ops.shape import move
 from minigan.testing.references import (
     np_act,
@@ -129,6 +130,14 @@ def _reduction(
 
 
 # --- cases ------------------------------------------------------------------------------------------------------------
+
+
+def _softmax(x: Any, axis: int) -> Any:
+    return np.exp(x) / np.exp(x).sum(axis, keepdims=True)
+
+
+def _one_axis(d: Draw) -> Case:
+    return Case([d.real(*d.shape(1))], {"axis": d.choice([-1, 0])})
 
 
 def _activation(d: Draw) -> dict[str, Any]:
@@ -411,9 +420,9 @@ ROWS: tuple[Row, ...] = (
     _reduction("max", ops.max, np.max, "spaced", ("amax",)),
     _reduction("min", ops.min, np.min, "spaced", ("amax",)),
     _reduction("logsumexp", ops.logsumexp, lambda x, axis, keepdims: np.log(np.exp(x).sum(axis, keepdims=keepdims)),
-               covers=("logsumexp", "shares")),
-    Row("softmax", ops.softmax, lambda x, axis: np.exp(x) / np.exp(x).sum(axis, keepdims=True),
-        lambda d: Case([d.real(*d.shape(1))], {"axis": d.choice([-1, 0])}), ("softmax",)),
+               covers=("logsumexp",)),
+    Row("softmax", ops.softmax, _softmax, _one_axis, ("softmax",)),
+    Row("shares", lambda x, axis: shares(x, axes=(axis % x.ndim,)), _softmax, _one_axis, ("shares",)),
     Row("broadcast_to", ops.broadcast_to, np.broadcast_to, _broadcast_case, ("broadcast_to",), linear=True),
     Row("reshape", lambda x, shape: ops.reshape(x, shape), lambda x, shape: x.reshape(shape), _reshape_case,
         ("reshape",), linear=True),
