@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from minigan import kernels
 from minigan.engine.gradmode import is_grad_enabled
 from minigan.kernels.gpu import emulator
+from tests.slow import SLOW
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -33,6 +34,22 @@ def pytest_cmdline_main(config):
     whole = config.args_source is not pytest.Config.ArgsSource.ARGS and "PYTEST_XDIST_WORKER" not in os.environ
     if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
         config.option.numprocesses = min(MOST_WORKERS, os.cpu_count() or 1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark the tests of :mod:`slow`; a name there that no test has any more is an error."""
+    known = set()
+    for item in items:
+        name = f"{item.path.stem}::{item.originalname}"
+        if name in SLOW:
+            known.add(name)
+            if not any(part in item.name for part in SLOW[name]):
+                item.add_marker("slow")
+    files = {item.path.stem for item in items}
+    gone = sorted(name for name in SLOW if name.split("::")[0] in files and name not in known)
+    if gone and not any(item.config.option.keyword or "::" in arg for item in items[:1] for arg in item.config.args):
+        raise pytest.UsageError(f"tests/slow.py names tests that are not there: {', '.join(gone)}")
 
 
 CPU_BACKENDS = ("reference", "numba")
