@@ -1,7 +1,7 @@
 """The memory of long runs: 20,000 steps of the ring and 5,000 of the digits, with all that a run writes.
 
 ``python -m benchmarks.soak`` prints the resident memory as the runs go on, and ends with 1 if one of them has grown by
-more than BOUND since step SETTLED. Each run has a process of its own.
+more than BOUND since step SETTLED. Each run is a separate process.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 
 from minigan.testing import GradientError, KinkError, check_vjp
 
-# The log of the logistic function, −log(1 + e⁻ˣ), in a form that never overflows, times a scale of its own.
+# The log of the logistic function, −log(1 + e⁻ˣ), in a form that never overflows, times a scale.
 X, SCALE = np.array([0.3, -1.2, 40.0, -750.0]), np.array(2.5)
 
 

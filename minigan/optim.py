@@ -15,7 +15,8 @@ from minigan.engine.autodiff import renew
 from minigan.engine.device import device_of, may_look, to_device, to_numpy, xp
 from minigan.engine.flat import clip_norm as clip_norm
 from minigan.engine.flat import flatten_, gather_, views
-from minigan.engine.tensor import Tensor, no_attribute, wrap
+from minigan.engine.habits import no_attribute
+from minigan.engine.tensor import Tensor, wrap
 
 Parameters = Sequence[Tensor]
 
@@ -109,9 +110,8 @@ class Optimizer:
 
     def keep_clock_there(self, there: bool) -> None:
         """Keep the step number and the learning rate in device memory for a captured graph, or stop."""
-        where = device_of(self.buffer)
-        self.clock = to_device(np.array([self.steps], np.uint64), where) if there else None
-        self.rate = to_device(np.array([self.lr], np.float64), where) if there else None
+        self.clock = to_device(np.array([self.steps], np.uint64), device_of(self.buffer)) if there else None
+        self.rate = to_device(np.array([self.lr], np.float64), device_of(self.buffer)) if there else None
 
     def set_rate(self, lr: float) -> None:
         """Change the learning rate, also of a captured graph's next launches."""

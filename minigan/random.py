@@ -42,7 +42,7 @@ def next_seed(use: str) -> int:
 
 
 def manual_seed(seed: int) -> None:
-    """Start all randomness that has no seed of its own: the weights of new layers, the seeds of dropout and noise.
+    """Start all randomness that is given no seed: the weights of new layers, the seeds of dropout and noise.
 
     A notebook cell that begins with it makes the same networks each time it runs. Generators, trainers and data take
     their seeds themselves. ``seed`` is an integer from 0 to 2⁶⁴ − 1; a new process behaves as after ``manual_seed(0)``.

@@ -234,7 +234,7 @@ def test_planted_bug_is_caught(bug, row, plant, monkeypatch):
 
 
 def test_documents_claim_no_other_number_of_bugs():
-    """Every row of BUGS is a test of its own above, so their number is the only one that a document may claim."""
+    """Every row of BUGS is a separate test above, so their number is the only one that a document may claim."""
     claims = [
         (path.name, number)
         for path in [ROOT / ".ci" / "run", *ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md")]

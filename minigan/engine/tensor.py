@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minigan.engine import device as devices
+from minigan.engine.habits import no_attribute
 from minigan.engine.recorder import recording
 
 FLOAT32 = np.dtype(np.float32)
@@ -205,39 +206,6 @@ def _unpickled(data: Any, requires_grad: bool) -> Tensor:
     return wrap(data, requires_grad)
 
 
-HABITS = {
-    "Tensor": {
-        "backward": "gradients are values here: use mg.grad(loss, parameters)",
-        "grad": "no gradient is stored here: use mg.grad(loss, parameters)",
-        "zero_grad": "no gradient is stored here, so there is nothing to set to zero",
-        "requires_grad_": "use mg.tensor(data, requires_grad=True)",
-        "view": "use t.reshape(...)",
-        "permute": "use t.transpose(...)",
-        "unsqueeze": "use t.reshape(...) or t[None]",
-        "squeeze": "use t.reshape(...)",
-        "cuda": 'use t.to("cuda")',
-        "cpu": 'use t.to("cpu")',
-        "float": 'use t.astype("float32")',
-        "double": 'use t.astype("float64")',
-    },
-    "Module": {
-        "zero_grad": "no gradient is stored here, so there is nothing to set to zero",
-        "state_dict": "use named_parameters() and named_buffers()",
-        "cuda": 'use module.to("cuda")',
-    },
-    "Optimizer": {
-        "zero_grad": "no gradient is stored here: use optimizer.step(mg.grad(loss, optimizer.parameters))",
-        "state_dict": "use optimizer.state()",
-    },
-}
-
-
-def no_attribute(kind: str, name: str) -> AttributeError:
-    """Return the error for an attribute that is not there; habits of other libraries get the sentence that helps."""
-    hint = HABITS[kind].get(name)
-    return AttributeError(f"a {kind} has no attribute {name!r}" + (f": {hint}" if hint else ""))
-
-
 def tensor(data: Any, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """Make a leaf Tensor from a copy of ``data`` (numbers, nested lists, an array or a Tensor).
 
@@ -251,7 +219,10 @@ def tensor(data: Any, *, dtype: Any = None, device: str | None = None, requires_
     where = devices.resolve(device)
     keep = devices.is_array(data) or isinstance(data, np.generic)
     try:
-        array = _copied(devices.to_numpy(data), dtype=dtype)
+        if where != "cpu" and devices.device_of(data) == where:
+            array = data.astype(data.dtype if dtype is None else dtype)  # a copy, without a way over the host
+        else:
+            array = _copied(devices.to_numpy(data), dtype=dtype)
     except ValueError as error:
         raise ValueError(f"tensor(data): the data must be a rectangular array of numbers ({error})") from None
     if dtype is None and not keep and array.dtype == FLOATS[1]:

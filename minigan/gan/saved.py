@@ -25,7 +25,7 @@ class OtherData(ValueError):
 
 
 def shown(name: str) -> str:
-    """Return the name of a tensor as a message shows it: a stranger's file may hold any name."""
+    """Return the name of a tensor as a message shows it: a file of unknown origin may hold any name."""
     return name if name.isprintable() and len(name) < 80 else reprlib.repr(name)
 
 

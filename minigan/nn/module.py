@@ -11,8 +11,9 @@ import numpy as np
 from minigan.engine.autodiff import renew
 from minigan.engine.device import resolve, to_device
 from minigan.engine.flat import flatten_
+from minigan.engine.habits import no_attribute
 from minigan.engine.recorder import perform_on_a_passing
-from minigan.engine.tensor import FLOATS, Tensor, no_attribute
+from minigan.engine.tensor import FLOATS, Tensor
 
 
 def _refilled(container: Any, parts: list[Any]) -> Any:

@@ -1,0 +1,35 @@
+"""Habits from other libraries: names that are not here, and the sentence that helps."""
+
+from __future__ import annotations
+
+HABITS = {
+    "Tensor": {
+        "backward": "gradients are values here: use mg.grad(loss, parameters)",
+        "grad": "no gradient is stored here: use mg.grad(loss, parameters)",
+        "zero_grad": "no gradient is stored here, so there is nothing to set to zero",
+        "requires_grad_": "use mg.tensor(data, requires_grad=True)",
+        "view": "use t.reshape(...)",
+        "permute": "use t.transpose(...)",
+        "unsqueeze": "use t.reshape(...) or t[None]",
+        "squeeze": "use t.reshape(...)",
+        "cuda": 'use t.to("cuda")',
+        "cpu": 'use t.to("cpu")',
+        "float": 'use t.astype("float32")',
+        "double": 'use t.astype("float64")',
+    },
+    "Module": {
+        "zero_grad": "no gradient is stored here, so there is nothing to set to zero",
+        "state_dict": "use named_parameters() and named_buffers()",
+        "cuda": 'use module.to("cuda")',
+    },
+    "Optimizer": {
+        "zero_grad": "no gradient is stored here: use optimizer.step(mg.grad(loss, optimizer.parameters))",
+        "state_dict": "use optimizer.state()",
+    },
+}
+
+
+def no_attribute(kind: str, name: str) -> AttributeError:
+    """Return the error for an attribute that is not there; habits of other libraries get the sentence that helps."""
+    hint = HABITS[kind].get(name)
+    return AttributeError(f"a {kind} has no attribute {name!r}" + (f": {hint}" if hint else ""))
