@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from contextlib import contextmanager
 
 import pytest
@@ -13,6 +14,14 @@ from minigan import kernels
 from minigan.engine.gradmode import is_grad_enabled
 from minigan.kernels.gpu import emulator
 from tests.slow import SLOW
+
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGTERM, signal.SIG_DFL),
+    (getattr(signal, "SIGHUP", signal.SIGTERM), signal.SIG_DFL),
+):  # what starts the tests may ignore signals (nohup, a shell's background), and their processes would too
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 IN_CI = os.environ.get("CI") == "true"
 

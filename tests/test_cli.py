@@ -44,8 +44,10 @@ def main(line, *more):
     return code, out.getvalue().splitlines(), [x for x in err.getvalue().splitlines() if not x.startswith(COMPILING)]
 
 
+@contextlib.contextmanager
 def process(line, folder, encoding="utf-8"):
-    return subprocess.Popen(
+    """Run a command line in another process, which does not outlive the block."""
+    with subprocess.Popen(
         [sys.executable, "-m", "minigan", *shlex.split(line)],
         cwd=folder,
         stdout=subprocess.PIPE,
@@ -53,7 +55,12 @@ def process(line, folder, encoding="utf-8"):
         text=True,
         encoding=encoding,
         env=os.environ | {"PYTHONIOENCODING": encoding},
-    )
+    ) as child:
+        try:
+            yield child
+        finally:
+            if child.poll() is None:
+                child.kill()
 
 
 @pytest.fixture(autouse=True)
