@@ -59,7 +59,7 @@ class Optimizer:
         self._gradients = views(self.gradient, [p.shape for p in self.parameters])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy or another process needs: its parameters get a buffer of their own there."""
+        """Return what a copy or another process needs: its parameters get another buffer there."""
         lost = ("buffer", "_views", "gradient", "_gradients")
         return {name: value for name, value in vars(self).items() if name not in lost}
 

@@ -362,7 +362,7 @@ TOML = {
     "unknown data": lambda c: c.replace(b'"ring"', '"кольцо"'.encode()),
     "images": lambda c: c.replace(b'"ring"', b'"digits"').replace(b'"mlp"', b'"dcgan"'),
     "another model": lambda c: c.replace(b'"mlp"', b'"dcgan"'),
-    "a device of its own": lambda c: c.replace(b'"cpu"', b'"tpu"'),
+    "another device": lambda c: c.replace(b'"cpu"', b'"tpu"'),
     "an empty penalty": lambda c: c.replace(b'"r1"', b'""'),
     "fewer steps": lambda c: c.replace(b"steps = 12", b"steps = 3"),
     "many steps": lambda c: c.replace(b"steps = 12", b"steps = 1000000000000000000"),

@@ -52,7 +52,8 @@ class WholeSteps:
             with held_back():
                 yield
         finally:
-            self.broken = self.moves() != before and self.moves()[0] == before[0]
+            now = self.moves()
+            self.broken = now != before and now[0] == before[0]
 
     def require(self) -> None:
         """Raise RuntimeError if the last step was broken off after some of its moves."""

@@ -3,7 +3,7 @@
 Beyond the usual check: the cotangent is always random (with all-ones, a batch norm that lost a term looks exact); a
 function of many entries is checked along several directions without small components (one direction hides one wrong
 entry); the second order checks the VJP itself as a function of the point and the cotangent; finite differences come
-with an error of their own, so that steps suit the function; a kink is reported as a kink, not as a wrong gradient; and
+with an error estimate, so that steps suit the function; a kink is reported as a kink, not as a wrong gradient; and
 other ways to call the function must give the same (:mod:`minigan.testing.promises`).
 """
 
