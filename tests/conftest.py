@@ -43,6 +43,8 @@ def pytest_cmdline_main(config):
     whole = config.args_source is not pytest.Config.ArgsSource.ARGS and "PYTEST_XDIST_WORKER" not in os.environ
     if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
         config.option.numprocesses = min(MOST_WORKERS, os.cpu_count() or 1)
+        if config.option.dist == "no":
+            config.option.dist = "worksteal"  # neighbours, which need the same compiled code, go to one process
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -82,7 +82,7 @@ def test_every_op_refuses_what_is_neither_float_nor_integer(name):
 
 
 @pytest.mark.parametrize("name", sorted(ALL_OPS))
-def test_the_floats_stay_what_they_are(name):
+def test_the_floats_stay_what_they_are(name, backend):
     for dtype in (np.float32, np.float64, ">f4", ">f8"):
         y = ALL_OPS[name](ONES.astype(dtype))
         assert isinstance(y, Tensor)

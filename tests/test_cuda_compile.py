@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,23 +31,12 @@ def instances(file):
     return found
 
 
-@pytest.fixture(scope="module")
-def compiled():
-    """A future of (machine code, log) for every file and GPU, compiled on all cores."""
-    if nvrtc.library() is None:
-        pytest.skip("nvidia-cuda-nvrtc is not installed")
-    with ThreadPoolExecutor() as threads:
-        jobs = itertools.product(FILES, ARCHS)
-        yield {
-            (file, arch): threads.submit(nvrtc.compile_to_cubin, cuda.expand(file, set()), file, arch, instances(file))
-            for file, arch in jobs
-        }
-
-
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("arch", ARCHS)
-def test_every_kernel_compiles_without_spills(compiled, file, arch):
-    code, log = compiled[file, arch].result()
+def test_every_kernel_compiles_without_spills(file, arch):
+    if nvrtc.library() is None:
+        pytest.skip("nvidia-cuda-nvrtc is not installed")
+    code, log = nvrtc.compile_to_cubin(cuda.expand(file, set()), file, arch, instances(file))
     assert code[:4] == b"\x7fELF"
     assert nvrtc.spills(log) == []
     assert "warning" not in log

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import gc
 import hashlib
 import os
 import shutil
@@ -17,7 +18,7 @@ from PIL import Image
 from minigan.data import Dataset
 from minigan.engine.tensor import Tensor
 from minigan.gan import Config, Diverged, build
-from minigan.nn import BatchNorm
+from minigan.nn import BatchNorm, Module
 from minigan.random import Generator
 from minigan.run import checkpoint
 from minigan.run import folder as runs
@@ -520,3 +521,36 @@ def test_a_run_can_look_at_its_spectrum_and_stays_the_same(tmp_path):
     assert train(plain)
     assert snapshot(plain.trainer) == snapshot(run.trainer)
     assert not (tmp_path / "plain" / "spectrum.csv").exists()
+
+
+FREED = {
+    "digits": {},
+    "spectrum": {"spectrum_every": 2},
+    "wgan-gp": {"penalty": "wgan-gp", "objective": "wasserstein"},
+    "unrolled": {"rule": "unrolled", "unroll": 2},
+    "consensus": {"rule": "consensus", "rule_weight": 0.1},
+    "extragradient": {"dynamics": "extragradient"},
+    "layers": {"spectral_norm": True, "stddev": True, "dropout": 0.3, "instance_noise": 0.1, "penalty": "none"},
+}
+
+
+@pytest.mark.parametrize("change", FREED)
+def test_a_run_leaves_nothing_to_the_garbage_collector(change, tmp_path):
+    run = runs.create(tmp_path / "run", replace(IMAGES, **FREED[change]))
+    with contextlib.closing(run.events()) as events:
+        while next(events).step < 1:  # the first step traces and compiles
+            pass
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in events:
+                pass
+            run.judge()
+            gc.collect()
+            left = [type(thing).__name__ for thing in gc.garbage if isinstance(thing, Tensor | Module | np.ndarray)]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert left == []

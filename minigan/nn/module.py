@@ -25,6 +25,21 @@ def _refilled(container: Any, parts: list[Any]) -> Any:
     return type(container)(*parts) if hasattr(container, "_fields") else type(container)(parts)
 
 
+def _rebuilt_in(value: Any, f: Callable[[Module], Module], known: dict[int, Module]) -> Any:
+    """Return an attribute with the modules in it rebuilt: itself if nothing changed.
+
+    A function inside a method would refer to itself, and so keep the parameters alive until a garbage collection.
+    """
+    if isinstance(value, Module):
+        return value._rebuilt(f, known)
+    if isinstance(value, list | tuple | dict):
+        parts = list(value.values() if isinstance(value, dict) else value)
+        new = [part._rebuilt(f, known) if isinstance(part, Module) else part for part in parts]
+        if any(a is not b for a, b in zip(new, parts, strict=True)):
+            return _refilled(value, new)
+    return value
+
+
 class Module:
     """The base of layers and networks: subclass it, set Tensors and Modules as attributes, and write ``forward``.
 
@@ -147,18 +162,7 @@ class Module:
         if id(self) in known:
             return known[id(self)]
 
-        def of(value: Any) -> Any:
-            """Return an attribute with the modules in it rebuilt: itself if nothing changed."""
-            if isinstance(value, Module):
-                return value._rebuilt(f, known)
-            if isinstance(value, list | tuple | dict):
-                parts = list(value.values() if isinstance(value, dict) else value)
-                new = [of(part) if isinstance(part, Module) else part for part in parts]
-                if any(a is not b for a, b in zip(new, parts, strict=True)):
-                    return _refilled(value, new)
-            return value
-
-        changed = {name: of(value) for name, value in vars(self).items()}
+        changed = {name: _rebuilt_in(value, f, known) for name, value in vars(self).items()}
         twin = self
         if any(changed[name] is not value for name, value in vars(self).items()):
             twin = copy.copy(self)
