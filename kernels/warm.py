@@ -10,9 +10,9 @@ import numpy as np
 import minigan.kernels as kernels
 
 
-def compile_kernels() -> None:
-    """Call the kernels on a few float32 numbers, and leave their machine code in the cache on disk."""
-    f, pairs = np.float32, {"stride": (2, 2), "padding": (1, 1)}
+def compile_kernels(dtype: str = "float32") -> None:
+    """Call the kernels on a few numbers of a dtype, and leave their machine code in the cache on disk."""
+    f, pairs = np.dtype(dtype), {"stride": (2, 2), "padding": (1, 1)}
     leaky = {"activation": "leaky_relu", "slope": 0.2}
     images, maps = np.ones((1, 4, 4, 16), f), np.ones((1, 2, 2, 16), f)
     thin, many = np.ones((1, 4, 4, 3), f), np.ones((4, 4, 16, 16), f)

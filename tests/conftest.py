@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -44,7 +46,19 @@ def pytest_cmdline_main(config):
     if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
         config.option.numprocesses = min(MOST_WORKERS, os.cpu_count() or 1)
         if config.option.dist == "no":
-            config.option.dist = "worksteal"  # neighbours, which need the same compiled code, go to one process
+            config.option.dist = "worksteal"  # neighbours, which share fixtures, go to one process
+        if not config.option.collectonly:
+            compile_once()
+
+
+def compile_once():
+    """Compile what most tests call, each dtype in a process: those that share the suite would all compile it."""
+    programs = [
+        f"from minigan.kernels import warm; warm.compile_kernels({dtype!r})" for dtype in ("float64", "float32")
+    ]
+    alone = {**os.environ, "MINIGAN_COMPILING": "1"}
+    for process in [subprocess.Popen([sys.executable, "-c", program], env=alone) for program in programs]:
+        process.wait()
 
 
 @pytest.hookimpl(tryfirst=True)
