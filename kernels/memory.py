@@ -28,11 +28,15 @@ def keep_memory() -> None:
         choose(TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+class TooLarge(ValueError):
+    """Something does not fit into the memory that is free; the message says what, and what to do."""
+
+
 def require_memory(size: float, what: str, remedy: str) -> None:
-    """Raise ValueError if ``what``, which takes at least ``size`` bytes, does not fit into the free memory."""
+    """Raise :class:`TooLarge` if ``what``, which takes at least ``size`` bytes, does not fit into the free memory."""
     free = free_memory()
     if size > free:
-        raise ValueError(f"{what} takes at least {_in_units(size)} of memory, and {_in_units(free)} are free: {remedy}")
+        raise TooLarge(f"{what} takes at least {_in_units(size)} of memory, and {_in_units(free)} are free: {remedy}")
 
 
 def free_memory() -> float:

@@ -101,6 +101,12 @@ class Generator:
         numbers = np.array([self.seed, STREAMS[self.stream], self.step], np.uint64)
         self.counters = to_device(numbers, self.device) if there else None
 
+    def go_to(self, step: int) -> None:
+        """Make ``step`` the number of the next draw."""
+        self.step = step
+        if self.counters is not None:
+            self.counters[2] = step
+
     def uniform(self, shape: int | tuple[int, ...] = (), *, dtype: Any = np.float32) -> Tensor:
         """Return numbers in [0, 1): 24 random bits each for float32, 53 for float64."""
         return self._fill(kernels.philox_uniform_, shape, dtype)

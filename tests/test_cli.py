@@ -1,7 +1,6 @@
 """The command line, from the outside: what it makes, what it refuses, and in which words."""
 
 import contextlib
-import io
 import os
 import shlex
 import shutil
@@ -17,31 +16,17 @@ import pytest
 from PIL import Image
 
 import minigan
-from minigan.cli import main as cli
 from minigan.cli.signals import stopping
 from minigan.engine.device import why_not
 from minigan.gan import Config, Trainer
 from minigan.run import checkpoint
 
+from .command_line import COMPILING, Screen, cli, main
+
 RING = "--data ring --model mlp --width 8 --latent 4 --batch-size 16 --log-every 5 --sample-every 20"
 DIGITS = "--width 2 --latent 4 --batch-size 8 --steps 4 --log-every 2 --sample-every 4"
-COMPILING = "minigan: compiling the CPU kernels"  # said once, on a machine that has not run minigan before
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
-
-
-class Screen(io.StringIO):
-    """What takes the place of stdout and stderr, in the encoding that a terminal has today."""
-
-    encoding = "utf-8"
-
-
-def main(line, *more):
-    """Run a command line in this process; return its exit code, and the lines of stdout and stderr."""
-    out, err = Screen(), Screen()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main([*shlex.split(line), *map(str, more)])
-    return code, out.getvalue().splitlines(), [x for x in err.getvalue().splitlines() if not x.startswith(COMPILING)]
 
 
 @contextlib.contextmanager
@@ -348,9 +333,9 @@ REFUSED = {
     "sample damaged": "is not a whole checkpoint",
     "sample ring --out samples.jpg": "--out must end in .npz or .png, not 'samples.jpg'",
     "sample ring --out samples": "--out must end in .npz or .png, not 'samples'",
-    "sample ring --count 0": "--count must be at least 1, and at most 400 for a .png, not 0",
-    "sample ring --count 401 --out many.png": "at most 400 for a .png, not 401",
-    "sample ring --count=401 --out many.png": "at most 400 for a .png, not 401",
+    "sample ring --count 0": "--count must be at least 1, not 0",
+    "sample digits --count 401 --out many.png": "at most 400 for a .png of images, not 401",
+    "sample digits --count=401 --out many.png": "at most 400 for a .png of images, not 401",
     "sample ring --seed -1": "seed",
     "sample ring --out file/samples.npz": "file",
     "sample ring --out folder.npz --force": "Is a directory",
@@ -361,8 +346,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("line", REFUSED)
 def test_a_refusal_is_one_sentence_and_changes_nothing(line, trained):
-    shutil.copytree(trained[0] / "ring", "ring")
-    shutil.copytree(trained[0] / "ring", "damaged")
+    for name, run in {"ring": "ring", "damaged": "ring", "digits": "digits"}.items():
+        shutil.copytree(trained[0] / run, name)
     for path in Path("damaged/checkpoints").iterdir():
         path.write_bytes(b"")
     Path("file").touch()
@@ -470,11 +455,10 @@ def test_a_second_signal_ends_at_once(monkeypatch):
 @posix
 def test_a_signal_that_need_not_wait_ends_the_preparation(monkeypatch):
     def prepare(*_):
-        Path("run").mkdir()
         Path("run/config.toml").touch()
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("minigan.run.folder.create", prepare)
+    monkeypatch.setattr("minigan.run.run.Run.save", prepare)
     assert main("train --out run") == (143, [], ["minigan: interrupted"])
     assert not files()
     assert not Path("run").exists()

@@ -83,16 +83,25 @@ def test_half_a_step_is_known_as_one(monkeypatch):
         assert bits(made) == bits(other)
 
 
-def test_an_error_before_any_move_leaves_the_run_usable(monkeypatch):
-    made = trainer()
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"data": "digits", "model": "dcgan"}, {"dropout": 0.3, "instance_noise": 0.1}, {"penalty": "wgan-gp"}],
+)
+def test_a_step_that_fails_before_any_move_was_not_begun(monkeypatch, change):
+    """Noise, statistics of batch norms and masks are those of a run in which nothing failed."""
+    config = replace(RING, **change)
+    made, other = build(config), build(config)
     made.train(1)
+    other.train(1)
     with monkeypatch.context() as patch:
-        patch.setattr(made.game, "discriminator_loss", None)
-        patch.setattr(made.dynamics, "step", lambda *draws: 1 / 0)
+        for player in (made.discriminator, made.generator):
+            patch.setattr(player.optimizer, "step", lambda gradients: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             made.step()
-    made.train(2)
-    assert made.steps == 2
+    assert bits(made) == bits(other)
+    made.train(3)
+    other.train(3)
+    assert bits(made) == bits(other)
 
 
 def test_only_python_s_own_handler_is_replaced():

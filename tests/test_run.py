@@ -227,7 +227,8 @@ def test_damage_costs_the_steps_since_the_checkpoint_before(copy, ring):
     runs.go_on(run)
     assert train(run)
     assert snapshot(run.trainer) == snapshot(ring.trainer)
-    assert files(copy / "checkpoints").keys() == files(ring.folder / "checkpoints").keys()
+    aside = "step_0000040.safetensors.damaged"
+    assert files(copy / "checkpoints").keys() - {aside} == files(ring.folder / "checkpoints").keys()
     assert (copy / "metrics.csv").read_bytes() == (ring.folder / "metrics.csv").read_bytes()
 
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -244,6 +245,7 @@ def test_one_of_many_threads_has_the_lock(tmp_path):
                 with lock.locked(tmp_path):
                     inside[0] += 1
                     most[0] = max(most[0], inside[0])
+                    time.sleep(0.002)
                     inside[0] -= 1
             except runs.RunError:
                 refused[0] += 1
@@ -254,6 +256,7 @@ def test_one_of_many_threads_has_the_lock(tmp_path):
     for thread in threads:
         thread.join()
     assert most[0] == 1
+    assert refused[0] > 0
     assert not list(tmp_path.iterdir())
 
 

@@ -128,7 +128,7 @@ def test_schedules_end_at_nothing():
 )
 def test_settings_that_do_not_fit_are_refused(change, words):
     with pytest.raises(ValueError, match=words):
-        replace(RING, **change)
+        build(replace(RING, **change))
 
 
 def test_rules_that_differentiate_twice_have_exact_singular_values():

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from minigan.cli.flags import parse
+from minigan.cli.flags import Refusal, parse
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,12 @@ def explain(arguments: Sequence[str]) -> int:
 
     options: Explain = parse(Explain, arguments)
     found = read(options.run)
-    found.draw(options.run / "explain.png")  # before a reader who has seen enough leaves
+    picture = options.run / "explain.png"
+    try:
+        found.draw(picture)  # before a reader who has seen enough leaves
+    except OSError as error:  # the words need no writing
+        print(found.text(min(100, shutil.get_terminal_size().columns)))
+        raise Refusal(f"{error.strerror or error}; there is no picture", 1) from None
     print(found.text(min(100, shutil.get_terminal_size().columns)))
-    print(f"the picture is {options.run / 'explain.png'}")
+    print(f"the picture is {picture}")
     return 0

@@ -51,9 +51,9 @@ def _sentence(box: str) -> str:
 
 
 def report_complaints(complaints: Sequence[str]) -> None:
-    """Print on stderr why newer checkpoints were skipped."""
+    """Print on stderr what is not as it should be with a run."""
     for complaint in complaints:
-        say(f"{complaint}; using an older one")
+        say(complaint)
 
 
 def out_of_memory(error: MemoryError) -> str:

@@ -90,6 +90,9 @@ def _run(arguments: Sequence[str]) -> int:
     except MemoryError as error:
         say(out_of_memory(error))
         return 1
+    except FloatingPointError as error:  # what was computed is not finite
+        say(str(error))
+        return 1
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ import tyro
 
 from minigan.cli.flags import Refusal, parse, report_complaints
 
+MOST = 400  # images in a picture
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -41,13 +43,15 @@ def sample(arguments: Sequence[str]) -> int:
     suffix = options.out.suffix.lower()
     if suffix not in (".npz", ".png"):
         raise Refusal(f"--out must end in .npz or .png, not {options.out.name!r}")
-    if options.count is not None and not 1 <= options.count <= (400 if suffix == ".png" else sys.maxsize):
-        raise Refusal(f"--count must be at least 1, and at most 400 for a .png, not {options.count}")
+    if options.count is not None and not 1 <= options.count <= sys.maxsize:
+        raise Refusal(f"--count must be at least 1, not {options.count}")
     if options.out.exists() and not options.force:
         raise Refusal(f"{options.out} exists already: choose another --out, or add --force")
     run = runs.reopen_for_samples(options.run)
     report_complaints(run.complaints)
     images = run.trainer.data.is_images
+    if suffix == ".png" and images and (options.count or 1) > MOST:
+        raise Refusal(f"--count must be at most {MOST} for a .png of images, not {options.count}")
     count = options.count or (64 if suffix == ".png" and images else 2000)
     try:
         samples = run.trainer.sample(count, options.seed)

@@ -26,6 +26,13 @@ class Stop:
     waits = False
 
 
+def _show_cursor() -> None:
+    """Show a terminal's cursor again, which a live bar hides."""
+    with contextlib.suppress(OSError):
+        if os.isatty(1):
+            os.write(1, b"\x1b[?25h\n")
+
+
 @contextlib.contextmanager
 def stopping() -> Iterator[Stop]:
     """Turn the first signal into a request, or into :class:`Interrupted` if it need not wait; a second ends at once."""
@@ -33,6 +40,7 @@ def stopping() -> Iterator[Stop]:
 
     def request(number: int, frame: Any) -> None:
         if stop.number:
+            _show_cursor()
             os._exit(128 + number)
         stop.number = number
         if not stop.waits:

@@ -8,9 +8,8 @@ import dataclasses
 import inspect
 import itertools
 import shlex
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,11 +24,8 @@ from minigan.engine.device import why_not
 from minigan.gan.config import TABLES, Config
 from minigan.gan.penalties import NONE, PENALTIES
 from minigan.kernels.cpu.jit import say
-
-MADE = (
-    "samples.png", "curves.png", "training.gif", "samples", "metrics.csv", "variety.csv", "spectrum.csv",
-    "spectrum.png", "checkpoints", "config.toml",
-)  # fmt: skip
+from minigan.kernels.memory import TooLarge
+from minigan.run.remains import FILM, WRITTEN
 
 
 @dataclass(frozen=True)
@@ -84,30 +80,9 @@ def train(arguments: Sequence[str]) -> int:
     load_matplotlib()  # what it refuses, it refuses before the run
     with stopping() as stop:
         if options.resume:
-            return _train(_resume(folder, arguments), folder, stop, ["resumed"])
-        with _nothing_left_behind(folder) as reasons:
-            return _train(runs.create(folder, _settings(options)), folder, stop, reasons)
-
-
-@contextlib.contextmanager
-def _nothing_left_behind(folder: Path) -> Iterator[list[str]]:
-    """Remove the files of a new run if an error or a signal ends the block before a reason to keep them is listed."""
-    from minigan.run import lock
-
-    reasons: list[str] = []
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    try:
-        yield reasons
-    except BaseException:
-        if free and not reasons:
-            for path in (folder / name for name in (*MADE, lock.NAME)):
-                with contextlib.suppress(OSError):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            for place in missing:
-                with contextlib.suppress(OSError):
-                    place.rmdir()
-        raise
+            return _train(_resume(folder, arguments), folder, stop)
+        with runs.begun(folder, _settings(options)) as run:
+            return _train(run, folder, stop)
 
 
 def _resume(folder: Path, arguments: Sequence[str]) -> Any:
@@ -121,36 +96,37 @@ def _resume(folder: Path, arguments: Sequence[str]) -> Any:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed if name != "steps")
         raise Refusal(f"a resumed run keeps its settings, only --steps may change: remove {flags}")
     run = runs.reopen(folder, wanted.steps)
+    run.kept = True
     report_complaints(run.complaints)
-    # without its film it was interrupted between its last step and its pictures
-    if run.trainer.steps >= wanted.steps and (folder / "training.gif").exists():
+    if run.trainer.steps == wanted.steps and (folder / FILM).exists():
         raise Refusal(f"{folder} is at step {run.trainer.steps} already: give a larger --steps to continue")
     return run
 
 
-def _train(run: Any, folder: Path, stop: Stop, reasons: list[str]) -> int:
-    """Train, and print what happens; ``reasons`` gets why the files of a new run must be kept."""
+def _train(run: Any, folder: Path, stop: Stop) -> int:
+    """Train, print what happens, and return the exit code."""
     again = f"minigan train --resume --out {shlex.quote(str(folder))}"
     with contextlib.redirect_stdout(Patient(sys.stdout)) as output, run.alone():
         _announce(run, folder)
-        whole = _follow(run, stop, reasons, output)
-        if run.trainer.steps < run.config.steps:
-            _interrupted(run, folder, whole, again)
-        else:
+        whole = _follow(run, stop, output)
+        stop.waits = False  # the state is saved
+        done = whole and run.trainer.steps >= run.config.steps
+        if done:
             _finish(run, folder, again)
+        else:
+            _interrupted(run, folder, whole, again)
     if isinstance(output.failed, BrokenPipeError):  # the reader is gone: leave as SIGPIPE would
         return 128 + SIGPIPE
     if output.failed is not None:
-        reasons.append("saved")
-        raise Refusal(
-            f"the output cannot be written: {output.failed.strerror}; everything is saved at step {run.last_saved} in "
-            f"{folder}. Continue with: {again}",
-            1,
+        run.kept = True
+        where = f"everything is saved at step {run.last_saved} in {folder}" + (
+            "" if done else f". Continue with: {again}"
         )
-    return 128 + stop.number if run.trainer.steps < run.config.steps else 0
+        raise Refusal(f"the output cannot be written: {output.failed.strerror}; {where}", 1)
+    return 0 if done else 128 + stop.number
 
 
-def _follow(run: Any, stop: Stop, reasons: list[str], output: Patient) -> bool:
+def _follow(run: Any, stop: Stop, output: Patient) -> bool:
     """Train to the end or until a request to stop, which waits for a whole step from the second one on.
 
     Return whether the last step is whole: if not, the state before it is saved.
@@ -161,18 +137,17 @@ def _follow(run: Any, stop: Stop, reasons: list[str], output: Patient) -> bool:
     trainer = run.trainer
     again = f"minigan train --resume --out {shlex.quote(str(run.folder))}"
     try:
-        _report(run, stop, reasons, output)
+        _report(run, stop, output)
     except Interrupted:  # in the first step
-        reasons.append("saved")
+        run.kept = True
         return False
-    except (Diverged, MemoryError) as error:
-        said = str(error) if isinstance(error, Diverged) else out_of_memory(error)
-        if isinstance(error, Diverged):
-            reasons.append("metrics")
+    except (Diverged, MemoryError, TooLarge) as error:
+        said = out_of_memory(error) if isinstance(error, MemoryError) else str(error)
+        run.kept |= isinstance(error, Diverged)  # its metrics tell why
         kept = f"the last good checkpoint is step {run.last_saved}, and the files so far are kept in {run.folder}"
-        raise Refusal(f"{said}; {kept if reasons else 'nothing was trained'}", 1) from None
+        raise Refusal(f"{said}; {kept if run.kept else 'nothing was trained'}", 1) from None
     except OSError as error:
-        if not reasons:  # nothing was trained, so nothing is kept
+        if not run.kept:  # nothing was trained, so nothing is kept
             raise
         raise Refusal(f"{error.strerror or error}. Set this right, and continue with: {again}", 1) from None
     except RunError:
@@ -182,7 +157,7 @@ def _follow(run: Any, stop: Stop, reasons: list[str], output: Patient) -> bool:
     return True
 
 
-def _report(run: Any, stop: Stop, reasons: list[str], output: Patient) -> None:
+def _report(run: Any, stop: Stop, output: Patient) -> None:
     """Train, and print the progress, until the end, a signal, or an output that cannot be written."""
     from minigan.gan import Row, Stepped
     from minigan.lab.diagnosis import Finding
@@ -196,33 +171,38 @@ def _report(run: Any, stop: Stop, reasons: list[str], output: Patient) -> None:
                 print(f"step {event.step}, {event.kind}: {event.sentence}", flush=True)
             elif isinstance(event, Stepped) and event.step > first and not stop.waits:
                 stop.waits = True
-                reasons.append("trained")
-            if output.failed is not None and not stop.number:
-                stop.number = SIGPIPE
-            if stop.number:
+            if stop.number or output.failed is not None:
                 break
 
 
 def _interrupted(run: Any, folder: Path, whole: bool, again: str) -> None:
     """Write the pictures of a run that stops early, and print how to go on."""
+    from minigan.gan import Diverged
+
     if whole:
         try:
             run.picture()
         except OSError as error:  # the state is saved
             say(f"{error.filename or folder}: {error.strerror or error}")
+        except Diverged as error:
+            say(str(error))
     print(f"stopped at step {run.last_saved}; everything is saved. Continue with: {again}")
 
 
 def _finish(run: Any, folder: Path, again: str) -> None:
     """Write the pictures of a finished run, and print what it made."""
+    from minigan.gan import Diverged
+
+    done = f"the run is saved at step {run.trainer.steps}"
     try:
         run.finish()
+        for line in run.judge():
+            print(line)
+    except Diverged as error:
+        raise Refusal(f"{error}; {done}, and minigan explain says how it came to this", 1) from None
     except OSError as error:
-        done = f"the run is saved at step {run.trainer.steps}"
         raise Refusal(f"{error.strerror or error}; {done}. Set this right, and continue with: {again}", 1) from None
-    for line in run.judge():
-        print(line)
-    made = [f"{name}/" if (folder / name).is_dir() else name for name in MADE if (folder / name).exists()]
+    made = [f"{name}/" if (folder / name).is_dir() else name for name in WRITTEN if (folder / name).exists()]
     print(f"made in {folder}/: {', '.join(made)}")
     print(f"next: minigan explain {shlex.quote(str(folder))}, or")
     print(f"      minigan sample {shlex.quote(str(folder))} --count 2000 --out samples.npz")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from minigan.data import Dataset, load
-from minigan.engine.device import resolve
+from minigan.engine.device import resolve, why_no_tf32
 from minigan.gan import penalties
 from minigan.gan.config import Config
 from minigan.gan.dynamics import DYNAMICS, Dynamics
@@ -78,15 +78,28 @@ def make_dynamics(config: Config, game: Game) -> Dynamics:
     return DYNAMICS[config.dynamics].make(turns, discriminator, generator, config.d_steps, config.g_steps)
 
 
-def build(config: Config, data: Dataset | None = None) -> Trainer:
+def device_for(config: Config) -> str:
+    """Return the device that the settings name; ValueError if it is not here, or cannot do what they ask for."""
+    device = resolve(config.device)
+    if config.spectral_norm and VARIANTS[config.rule].twice and device != "cpu":
+        raise ValueError(
+            f"rule {config.rule} with spectral_norm needs second derivatives of singular values: device must be cpu"
+        )
+    if config.tf32 and (reason := why_no_tf32(device)):
+        raise ValueError(f"tf32: {reason}")
+    return device
+
+
+def build(config: Config, data: Dataset | None = None, *, for_samples: bool = False) -> Trainer:
     """Return the run of these settings, on ``data`` or on the data set that they name.
 
-    ValueError if the settings do not fit the data, or a step not the memory.
+    ValueError if the settings do not fit the data or the machine, or a step not the memory, unless it is
+    ``for_samples`` alone.
     """
     data = load(config.data) if data is None else data
-    start, device = Generator(config.seed, stream="init"), resolve(config.device)
+    start, device = Generator(config.seed, stream="init"), device_for(config)
     networks = make_networks(config, data.shape)
-    if device == "cpu":  # a GPU's memory says itself when it is full
+    if device == "cpu" and not for_samples:  # a GPU's memory says itself when it is full
         ahead = config.unroll if "unroll" in VARIANTS[config.rule].takes else 0
         require_room(
             *networks, data.shape, latent=config.latent, batch=config.batch_size, pack=config.pack, turns=1 + ahead

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from minigan.data import DATASETS, files
-from minigan.engine.device import resolve, why_no_tf32
+from minigan.engine.device import DEVICES
 from minigan.gan import penalties
 from minigan.gan.dynamics import DYNAMICS
 from minigan.gan.models import ACTIVATIONS, MODELS
@@ -132,13 +132,8 @@ class Config:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose from {', '.join(table)}")
         penalties.parse(self.penalty, 0.0)
         self._require_a_match()
-        device = resolve(self.device)
-        if self.spectral_norm and VARIANTS[self.rule].twice and device != "cpu":
-            raise ValueError(
-                f"rule {self.rule} with spectral_norm needs second derivatives of singular values: device must be cpu"
-            )
-        if self.tf32 and (reason := why_no_tf32(device)):
-            raise ValueError(f"tf32: {reason}")
+        if self.device not in ("auto", *DEVICES):
+            raise ValueError(f"unknown device {self.device!r}: choose from auto, {', '.join(DEVICES)}")
         for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

@@ -16,7 +16,7 @@ from minigan.gan import saved
 from minigan.gan.dynamics import Alternating, Dynamics, Step
 from minigan.gan.events import CheckpointDue, Event, Every, Picture, Row, SpectrumDue, Stepped
 from minigan.gan.game import Diverged, Game, apply
-from minigan.gan.interrupts import WholeSteps
+from minigan.gan.interrupts import Beginning, WholeSteps
 from minigan.gan.measures import measures
 from minigan.gan.player import MakeOptimizer, Movement, Player, make_players, part
 from minigan.gan.replay import CapturedStep, Replayed
@@ -75,7 +75,8 @@ class Trainer:
         self.movement = Movement([self.generator, self.discriminator])
         self._captured = self._capture()
         self.steps = 0
-        self._whole = WholeSteps(lambda: (self.steps, *(p.optimizer.steps for p in self._players().values())))
+        networks = [self.generator.network, self.discriminator.network]
+        self._whole = WholeSteps(Beginning(list(self.noise.values()), networks))
 
     @property
     def generator(self) -> Player:
@@ -130,9 +131,10 @@ class Trainer:
         """Train one step; :class:`Diverged` if a number is not finite, before any player moves by it.
 
         A captured step (on cuda) does not check: :meth:`metrics` raises instead. MemoryError gives the sizes when a
-        device's memory is full. Ctrl-C waits for the step's end. RuntimeError if the last step was broken off halfway.
+        device's memory is full. Ctrl-C waits for the step's end. A step that fails before any move is as if it had not
+        been begun; RuntimeError if the last one was broken off later.
         """
-        with self._whole.step():
+        with self._whole.step(lambda: (self.steps, *(p.optimizer.steps for p in self._players().values()))):
             found = self._step()
             self.steps += 1
         return found

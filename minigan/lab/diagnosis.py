@@ -37,11 +37,13 @@ def variety(samples: np.ndarray, data: np.ndarray, labels: np.ndarray | None, ce
     """Return how far apart samples (M, ...) are, and how evenly they lie over the classes or modes of data (N, ...).
 
     ``spread`` is their mean pairwise distance over that of as many data; ``entropy`` that of the shares of classes (by
-    the 3-nearest-neighbour judge) or of nearest centres, over its largest value; 1 for fewer than two of them.
+    the 3-nearest-neighbour judge) or of nearest centres, over its largest value. Each is 1 for data that have no
+    distances, or fewer than two classes or modes.
     """
     count = min(200, len(samples), len(data))
     order = Generator(0, stream="shuffle").permutation(len(data))[:count]
-    spread = _mean_distance(samples[:count]) / _mean_distance(data[order])
+    apart = _mean_distance(data[order])
+    spread = _mean_distance(samples[:count]) / apart if apart > 0 else 1.0
     if labels is not None:
         judged, kinds = nearest_neighbour_labels(samples[:count], data, labels), int(labels.max()) + 1
     elif centres is not None:

@@ -193,13 +193,13 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): make it readable") from error
 
 
 def _notes(path: Path, header: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
     """Return the notes in a header, and the checksums of the tensors; :class:`Damaged` if the notes are."""
     notes = header.get(METADATA)
-    if not isinstance(notes, dict) or notes.get("format") != FORMAT:
+    if not isinstance(notes, dict) or "format" not in notes:
         raise Damaged(f"{path} is not a minigan checkpoint")
     try:
         digests = json.loads(notes.pop("sha256"))
@@ -207,6 +207,8 @@ def _notes(path: Path, header: dict[str, Any]) -> tuple[dict[str, str], dict[str
         raise Damaged(f"{path}: its list of checksums is damaged") from None
     if not isinstance(digests, dict) or digests.pop(NOTES, None) != _digest_notes(notes):
         raise Damaged(f"{path}: its notes are damaged (their checksum does not match)")
+    if notes["format"] != FORMAT:
+        raise CheckpointError(f"{path} has the format {shown(notes['format'])}, not {FORMAT}: another version wrote it")
     return notes, digests
 
 
@@ -236,6 +238,6 @@ def latest(folder: Path) -> Found:
         except CheckpointError as error:
             if isinstance(error.__cause__, FileNotFoundError) and not os.path.lexists(path):
                 return latest(folder)  # a run that goes on has removed it, and has newer ones
-            older = f", or remove it to go back to {named[number - 1][1].name}" if number else ""
-            raise CheckpointError(f"{error}: make it readable{older}") from None
+            older = f"; remove it to go back to {named[number - 1][1].name}" if number else ""
+            raise CheckpointError(f"{error}{older}") from None
     raise CheckpointError("; ".join(skipped.values()) or f"there is no checkpoint in {folder}")

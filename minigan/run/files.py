@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import tempfile
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from minigan.data.files import require_regular
+
+# what file systems answer that lack an operation: some of a network, or of a cloud
+UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 class RunError(ValueError):
@@ -30,7 +34,7 @@ def write_atomically(target: Path, *content: Any) -> None:
             for part in content:
                 file.write(part)
             file.flush()
-            os.fsync(file.fileno())
+            _flush(file.fileno())
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
@@ -45,11 +49,23 @@ def write_atomically(target: Path, *content: Any) -> None:
                 os.unlink(temporary)
 
 
+def _flush(handle: int) -> None:
+    """Have the system write a file or a folder to the disk, where its file system can."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
 def _flush_folder(folder: Path) -> None:
     if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            handle = os.open(folder, os.O_RDONLY)
+        except PermissionError:  # a folder that may be written but not read
+            return
+        try:
+            _flush(handle)
         finally:
             os.close(handle)
 

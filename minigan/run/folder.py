@@ -6,16 +6,19 @@ config.toml  metrics.csv  variety.csv  checkpoints/  samples.png  samples/step_*
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import tomllib
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from minigan.data import Dataset, load
+from minigan.engine.device import why_not
 from minigan.gan import saved
 from minigan.gan.build import build
 from minigan.gan.config import Config
@@ -36,15 +39,38 @@ def create(folder: Path, config: Config, data: Dataset | None = None) -> Run:
     crash left without them can be used again. :class:`RunError` if the folder holds anything else, OSError if it cannot
     be written.
     """
+    with begun(folder, config, data) as run:
+        return run
+
+
+@contextlib.contextmanager
+def begun(folder: Path, config: Config, data: Dataset | None = None) -> Iterator[Run]:
+    """Start a run as :func:`create` does, and keep other runs out of its folder during the ``with`` block.
+
+    If the block ends with an error before the run is worth keeping (``run.kept``), all that it wrote is removed.
+    """
     remains.require_startable(folder)
     run = Run(folder, config, build(config, data))  # raises for wrong settings before anything is written
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        remains.require_startable(folder)
-        remains.clear(folder)
-        run.save()
-        write_atomically(folder / remains.SETTINGS, config.to_toml().encode())
-    return run
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            remains.require_startable(folder, held=True)
+            try:
+                remains.clear(folder)
+                run.save()
+                write_atomically(folder / remains.SETTINGS, config.to_toml().encode())
+                with run.locked_already():
+                    yield run
+            except BaseException:
+                if not run.kept:
+                    remains.remove(folder)
+                raise
+    except BaseException:
+        for place in missing:
+            with contextlib.suppress(OSError):  # it is not empty: what is in it stays
+                place.rmdir()
+        raise
 
 
 def settings(folder: Path) -> Config:
@@ -69,6 +95,8 @@ def reopen(folder: Path, steps: int | None = None, data: Dataset | None = None) 
     Nothing is written before the run goes on.
     """
     config, found = _read(folder)
+    if steps is not None and steps < found.step:
+        raise RunError(f"{folder} is at step {found.step} already: give --steps of at least that")
     data = load(config.data) if data is None else data
     try:
         saved.require_same_data(found.saved.arrays, data)
@@ -80,26 +108,27 @@ def reopen(folder: Path, steps: int | None = None, data: Dataset | None = None) 
 
 
 def reopen_for_samples(folder: Path) -> Run:
-    """Restore the newest whole checkpoint of a run to make samples; its data need not be here unless G is conditional.
+    """Restore the newest whole checkpoint of a run to make samples; its data and its device need not be here.
 
     Errors are those of :func:`reopen`. The run cannot go on.
     """
     config, found = _read(folder)
+    complaints = []
+    if config.device != "auto" and (reason := why_not(config.device)):
+        complaints.append(f"the run's device {config.device} is not here ({reason}): the CPU makes the samples")
+        config = replace(config, device="cpu", tf32=False)
     data = load(config.data)
     try:
         saved.require_same_data(found.saved.arrays, data)
-    except saved.OtherData as error:
+    except saved.OtherData:
         absent = _stand_in(found)
         found.saved.arrays[saved.DATA] = saved.hash_of(absent)  # samples do not depend on the data
-        try:
-            return _restore(folder, config, found, absent, config.steps)
-        except RunError:
-            raise
-        except ValueError:  # conditions are drawn from the data
-            raise RunError(_on_other_data(folder, found, data, error)) from None
+        data = absent
     except ValueError as error:
         raise RunError(f"{found.path}: {error}") from None
-    return _restore(folder, config, found, data, config.steps)
+    run = _restore(folder, config, found, data, config.steps, for_samples=True)
+    run.complaints += complaints
+    return run
 
 
 def _read(folder: Path) -> tuple[Config, checkpoint.Found]:
@@ -128,9 +157,12 @@ def _require_unedited(folder: Path, config: Config, found: checkpoint.Found) -> 
         raise RunError(f"{where} was edited since {found.path.name}: set {', '.join(edited)} back")
 
 
-def _restore(folder: Path, config: Config, found: checkpoint.Found, data: Dataset, steps: int) -> Run:
+def _restore(
+    folder: Path, config: Config, found: checkpoint.Found, data: Dataset, steps: int, *, for_samples: bool = False
+) -> Run:
     """Return the run at its newest checkpoint, with a new goal."""
-    run = Run(folder, replace(config, steps=steps), build(replace(config, steps=steps), data))
+    goal = replace(config, steps=steps)
+    run = Run(folder, goal, build(goal, data, for_samples=for_samples))
     run.stretched = steps != config.steps and (run.trainer.fade is not None or config.instance_noise > 0)
     try:
         run.trainer.load_state(found.saved.arrays)
@@ -140,7 +172,7 @@ def _restore(folder: Path, config: Config, found: checkpoint.Found, data: Datase
         older = [path for step, path in checkpoint.find(found.path.parent) if step < found.step]
         remedy = f"; remove this file to go back to {older[-1].name}" if older else ""
         raise RunError(f"{found.path}: {error}{remedy}") from None
-    run.complaints = list(found.skipped.values())
+    run.complaints = [f"{why}; using an older one" for why in found.skipped.values()]
     run.damaged = frozenset(found.skipped)
     run.last_saved = run.trainer.steps
     return run

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from minigan.run.files import RunError, cannot_write
+from minigan.kernels.cpu.jit import say
+from minigan.run.files import UNSUPPORTED, RunError, cannot_write
 
 NAME = ".minigan.lock"  # holds the number of the process
 _FAR = 1 << 30  # Windows locks bytes, and the first ones must stay readable
@@ -57,13 +58,23 @@ def _in_use(folder: Path, handle: int) -> RunError:
     return RunError(f"{folder} is in use: {who} is writing a run there; wait for its end, or choose another folder")
 
 
+def _lock(handle: int, path: Path) -> None:
+    """Lock an opened file; where the file system has no locks, say so and go on."""
+    try:
+        _try(handle)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        say(f"the file system of {path.parent} has no locks: let one command at a time write there")
+
+
 def _take(folder: Path) -> int:
     """Return the handle of the locked file; :class:`RunError` names the process that holds it."""
     path = folder / NAME
     while True:
         handle = _open(path)
         try:
-            _try(handle)
+            _lock(handle, path)
             if _is_still(handle, path):
                 os.ftruncate(handle, 0)
                 os.write(handle, f"{os.getpid()}\n".encode())

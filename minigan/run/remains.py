@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from minigan.run.files import RunError, is_temporary
 from minigan.run.lock import NAME, require_free
 
 SETTINGS = "config.toml"
+FILM = "training.gif"  # written last
+WRITTEN = ("samples.png", "curves.png", FILM, "samples", *tables.TABLES, "spectrum.png", "checkpoints", SETTINGS)
 _FIRST = checkpoint.path_of(Path(), 0).name
 _TEMPORARY = {
     "": "|".join([SETTINGS, *tables.TABLES, r"\w+\.png", r"\w+\.gif"]),
@@ -18,16 +22,18 @@ _TEMPORARY = {
 }
 
 
-def require_startable(folder: Path) -> None:
+def require_startable(folder: Path, *, held: bool = False) -> None:
     """Raise :class:`RunError` unless a folder is not there, or empty, or holds the rest of an unfinished beginning.
 
-    A run writes its settings after its first checkpoint: what has no settings has no step that could be lost.
+    A run writes its settings after its first checkpoint: what has no settings has no step that could be lost. If this
+    process has ``held`` the folder's lock, nobody else writes there.
     """
     if not folder.exists():
         return
     if folder.is_dir() and all(_is_of_a_beginning(path) for path in folder.iterdir()):
         return
-    require_free(folder)
+    if not held:
+        require_free(folder)
     if (folder / SETTINGS).exists():
         words = "continue its run with --resume, or choose another --out"
     elif folder.is_dir():  # a hidden file, perhaps
@@ -48,6 +54,14 @@ def _is_of_a_beginning(path: Path) -> bool:
 
 def _is_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
+
+
+def remove(folder: Path) -> None:
+    """Remove what a run has written into a folder that this process has locked."""
+    clear(folder)
+    for path in (folder / name for name in WRITTEN):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def clear(folder: Path) -> None:

@@ -17,6 +17,7 @@ from minigan.data import Batch, batch_indices
 from minigan.gan.build import make_objective
 from minigan.gan.config import Config
 from minigan.gan.events import CheckpointDue, Event, Picture, Row, SpectrumDue, Stepped
+from minigan.gan.interrupts import Press, noted
 from minigan.gan.trainer import Trainer
 from minigan.lab.diagnosis import Varied, silent, watched
 from minigan.lab.metrics import class_shares, frechet_distance, mode_coverage, real_floor
@@ -41,6 +42,7 @@ class Run:
     last_saved: int = -1
     stretched: bool = False  # whether schedules end at another step than at the start of the run
     damaged: frozenset[Path] = frozenset()  # later checkpoints, which this run replaces
+    kept: bool = False  # whether the files of a new run must stay if the program ends with an error
     _is_alone: bool = False
 
     @contextlib.contextmanager
@@ -53,17 +55,24 @@ class Run:
             for step, path in checkpoint.find(self.folder / "checkpoints"):
                 if step > self.last_saved and path not in self.damaged:
                     raise RunError(f"{self.folder} went on to step {step} since this run was opened: open it again")
-            self._is_alone = True
-            try:
+            with self.locked_already():
                 yield
-            finally:
-                self._is_alone = False
+
+    @contextlib.contextmanager
+    def locked_already(self) -> Iterator[None]:
+        """Know during the ``with`` block that this process holds the folder's lock for this run."""
+        self._is_alone = True
+        try:
+            yield
+        finally:
+            self._is_alone = False
 
     def events(self) -> Iterator[Event]:
         """Train to ``config.steps``, write every event to the folder, and yield it, with findings of the diagnosis.
 
         The state is saved after the last step, when the consumer leaves the loop, and when a file cannot be written:
-        the OSError says which, and what is saved. :class:`RunError` if another run writes to the folder.
+        the OSError says which, and what is saved. Ctrl-C waits until all of a step is written and saved.
+        :class:`RunError` if another run writes to the folder.
         """
         if not len(self.trainer.data):
             raise RunError(f"{self.folder} was opened for samples, without its data {self.trainer.data.name}")
@@ -72,14 +81,22 @@ class Run:
             yield from self._events()
 
     def _events(self) -> Iterator[Event]:
-        until, trainer = int(self.config.steps), self.trainer
+        until, trainer, first = int(self.config.steps), self.trainer, self.trainer.steps
         said_nothing_of = silent(trainer.game.objective, type(trainer.game))
         events = watched(trainer.events(until), trainer.data, until, said_nothing_of)
-        event = Event(-1)
+        event, ctrl_c = Event(-1), Press()
         try:
-            for event in events:
-                self._write(event)
+            while True:
+                with noted(ctrl_c):
+                    if (following := next(events, None)) is None:
+                        break
+                    event = following
+                    self._write(event)
+                self.kept |= isinstance(event, Stepped) and event.step > first
                 yield event
+                if isinstance(event, Stepped) and ctrl_c.pressed:  # all of the step is written
+                    self.save()
+                    raise KeyboardInterrupt
         except GeneratorExit:
             while not isinstance(event, Stepped):  # write the whole of this step
                 event = next(events)
@@ -164,10 +181,10 @@ class Run:
                 pictures.spectra(spectra, self.folder / "spectrum.png")
 
     def finish(self) -> None:
-        """Write the pictures and training.gif from the files of the run."""
+        """Write the pictures from the files of the run, and last training.gif: a run that has it is finished."""
         with self.alone():
             self.picture()
-            pictures.film([path for _, path in _frames(self.folder)], self.folder / "training.gif")
+            pictures.film([path for _, path in _frames(self.folder)], self.folder / remains.FILM)
 
     def judge(self) -> list[str]:
         """Return sentences that compare 2,000 samples with the data, and with the floor that real data sets."""
@@ -213,7 +230,10 @@ def go_on(run: Run) -> None:
             if step > last:
                 frame.unlink()
         for path in run.damaged:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                path.replace(path.with_name(f"{path.name}.damaged"))  # out of the way of the run's own
+        if run.trainer.steps < run.config.steps:
+            (run.folder / remains.FILM).unlink(missing_ok=True)
         remains.clear(run.folder)
         if Config.from_toml(run.folder / remains.SETTINGS) != run.config:
             write_atomically(run.folder / remains.SETTINGS, run.config.to_toml().encode())
