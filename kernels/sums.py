@@ -16,6 +16,7 @@ from minigan.kernels.cpu.units import CHUNK, units
 from minigan.kernels.dispatch import kernel
 
 LANES = 128
+WIDTH, ROWS = 512, 64  # columns of a unit, and its rows at least: the chunks' sums are a small part of x
 
 
 @kernel
@@ -56,20 +57,24 @@ def _runs(axes: tuple[int, ...]) -> list[list[int]]:
 
 def _middle(x: Any, outer: int, count: int, inner: int) -> Any:
     """Return the sums (outer, inner) of x (outer, count, inner), given flat."""
-    rows = max(1, CHUNK // inner)
-    chunks = -(-count // rows)
+    rows = CHUNK if inner == 1 else max(ROWS, CHUNK // inner)
+    chunks, blocks = -(-count // rows), -(-inner // WIDTH)
     sums = np.zeros((outer * chunks, inner), np.float64)
-    nest = _columns_units if inner > 1 else _row_units
-    nest(outer * chunks, x, sums, count, rows, chunks, work=x.size)
+    if inner == 1:
+        _row_units(outer * chunks, x, sums, count, rows, chunks, work=x.size)
+    else:
+        _columns_units(outer * chunks * blocks, x, sums, count, rows, chunks, blocks, work=x.size)
     return sums.reshape(outer, chunks, inner).sum(1) if chunks > 1 else sums
 
 
 @units
-def _columns_units(unit, x, sums, count, rows, chunks):
-    total, first = sums[unit], unit // chunks * count
-    chunk = unit % chunks
+def _columns_units(unit, x, sums, count, rows, chunks, blocks):
+    part, block = unit // blocks, unit % blocks
+    first, chunk, inner = part // chunks * count, part % chunks, sums.shape[1]
+    left, right = block * WIDTH, min(inner, (block + 1) * WIDTH)
+    total = sums[part][left:right]
     for row in range(first + chunk * rows, first + min(count, (chunk + 1) * rows)):
-        values = x[row * total.size : (row + 1) * total.size]
+        values = x[row * inner + left : row * inner + right]
         for c in range(total.size):
             total[c] += np.float64(values[c])
 

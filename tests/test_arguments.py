@@ -13,6 +13,7 @@ import pytest
 import minigan as mg
 from minigan import Tensor, ops
 from minigan.engine.primitive import primitives
+from minigan.kernels.gpu import emulator
 from minigan.testing.optable import ROWS
 
 # --- dtypes -----------------------------------------------------------------------------------------------------------
@@ -142,48 +143,69 @@ def test_what_an_op_cannot_mean_is_refused(error, words, call):
 W = np.random.default_rng(0).standard_normal((2, 2))
 
 
-def of_array(function):
+def of_array(function, made_of):
     """Return (the gradient of function(W, array), the same after the array has changed between op and gradient)."""
     found = []
     for change in (False, True):
-        array, w = W.copy() + 3, mg.tensor(W, requires_grad=True)
+        array, w = made_of(W), mg.tensor(W, requires_grad=True)
         y = function(w, array)
         if change:
-            array[...] = 7
+            array[...] = ~array if array.dtype == bool else -7
         first = mg.grad(ops.sum(y), w, create_graph=True)
         second = mg.grad(ops.sum(first * first), w, materialize_grads=True)
         found.append((first.numpy(), second.numpy()))
     return found
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        lambda w, a: a @ w,
-        lambda w, a: w * w * a,
-        lambda w, a: w * w / a,
-        lambda w, a: ops.exp(w) * Tensor(a),
-        lambda w, a: w**3 * mg.tensor(a),
-        lambda w, a: w**3 * ops.reshape(a, (2, 2)),
-        lambda w, a: w**3 * ops.transpose(a),
-        lambda w, a: w**3 * ops.getitem(a, slice(None)),
-        lambda w, a: w**3 * ops.broadcast_to(a, (2, 2)),
-        lambda w, a: w**3 * ops.astype(a, np.float64),
-        lambda w, a: ops.maximum(w * w, a),
-        lambda w, a: ops.where(a > 3, w**3, w),
-        lambda w, a: ops.where(np.asarray(a), w**3, w) if a.dtype == bool else w * a,
-        lambda w, a: ops.dense(w * w, a, a[0]),
-        lambda w, a: ops.concat([w**3, a]),
-        lambda w, a: ops.getitem(w**3, np.asarray(a > 3)),
-        lambda w, a: mg.vjp(lambda x: x**3, w)[1](a)[0],
-        lambda w, a: mg.jvp(lambda x: x**3, [w], [a])[1],
-        lambda w, a: w**3 * a.astype(np.float32).view(np.ndarray),
-    ],
-)
-def test_a_gradient_uses_what_the_op_used(function):
-    before, after = of_array(function)
+USES = {  # a function of a Tensor and an array, which a change of the array would reach
+    "matmul": lambda w, a: a @ w,
+    "mul": lambda w, a: w * w * a,
+    "div": lambda w, a: w * w / a,
+    "Tensor": lambda w, a: ops.exp(w) * Tensor(a),
+    "tensor": lambda w, a: w**3 * mg.tensor(a),
+    "reshape": lambda w, a: w**3 * ops.reshape(a, (2, 2)),
+    "transpose": lambda w, a: w**3 * ops.transpose(a),
+    "getitem": lambda w, a: w**3 * ops.getitem(a, slice(None)),
+    "broadcast_to": lambda w, a: w**3 * ops.broadcast_to(a, (2, 2)),
+    "astype": lambda w, a: w**3 * ops.astype(a, np.float64),
+    "maximum": lambda w, a: ops.maximum(w * w, a),
+    "where": lambda w, a: ops.where(w * w > 1, w**3 * a, w),
+    "dense": lambda w, a: ops.dense(w * w, a, a[0]),
+    "concat": lambda w, a: ops.square(ops.concat([w**3, a])) * ops.concat([a, w]),
+    "vjp": lambda w, a: mg.vjp(lambda x: x**3, w)[1](a)[0],
+    "jvp": lambda w, a: mg.jvp(lambda x: x**3, [w], [a])[1],
+    "a view": lambda w, a: w**3 * a[::-1].view(np.ndarray),
+}
+MASKED = {
+    "where": lambda w, m: ops.where(m, w**3, w),
+    "getitem": lambda w, m: ops.getitem(w**3, m),
+    "mul": lambda w, m: w**3 * m,
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_a_gradient_uses_what_the_op_used(name):
+    before, after = of_array(USES[name], lambda w: w.copy() + 3)
     np.testing.assert_array_equal(before[0], after[0])
     np.testing.assert_array_equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_a_gradient_uses_the_mask_that_the_op_used(name):
+    before, after = of_array(MASKED[name], lambda w: w > 0)
+    np.testing.assert_array_equal(before[0], after[0])
+    np.testing.assert_array_equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("op", [lambda a: ops.reshape(a, (4,)), ops.transpose, lambda a: ops.getitem(a, 0)])
+def test_a_tensor_of_a_view_on_a_device_keeps_its_numbers(op):
+    if emulator.missing_compiler():
+        pytest.skip(emulator.missing_compiler())
+    array = emulator.asarray(W)
+    y = op(array)
+    before = y.numpy().copy()
+    array[...] = 7
+    np.testing.assert_array_equal(y.numpy(), before)
 
 
 def test_a_cotangent_that_changes_afterwards():

@@ -89,6 +89,27 @@ def spoil(array, right):
     return right
 
 
+def encoding(x, octaves=10):
+    """The positional encoding of arXiv:2003.08934: x, and sines of 2ᵏπx."""
+    return np.concatenate([x, *(np.sin(2.0**k * np.pi * x) for k in range(octaves))])
+
+
+def encoding_vjp(g, x, octaves=10):
+    parts = np.split(g, 11)
+    return parts[0] + sum(parts[k + 1] * 2.0**k * np.pi * np.cos(2.0**k * np.pi * x) for k in range(octaves))
+
+
+def sinc_vjp(g, x):
+    u = x + x.dtype.type(1e-60)
+    return g * (np.cos(u) * u - np.sin(u)) / (u * u)
+
+
+def refuses_float32(g, x):
+    if x.dtype != np.float64:
+        raise TypeError("float64 only")
+    return g * np.exp(x)
+
+
 WRONG = {  # f, vjp, arguments, kind of error, words
     "off by .05%": (np.exp, lambda g, x: g * np.exp(x) * 1.0005, [X], GradientError, r"argument 0, entry \(0, 0\), value 0.3"),
     "one of two": (dense, lambda g, x, w: (dense_vjp(g, x, w)[0], -dense_vjp(g, x, w)[1]), [X, W], GradientError, "argument 1"),
@@ -107,6 +128,12 @@ WRONG = {  # f, vjp, arguments, kind of error, words
     "a layout": (lambda x: 2 * x, lambda g, x: 2 * g.ravel("K").reshape(g.shape), [X], GradientError, "not contiguous"),
     "f(x, x)": (lambda x, y: x * y * (1 + (x is y)), lambda g, x, y: (g * y, g * x), [X, X + 1], GradientError, "one array"),
     "float32 only": (np.exp, lambda g, x: g * np.exp(x) * (1.001 if x.dtype == "f" else 1), [X], GradientError, "in float32"),
+    "an octave missing": (encoding, lambda g, x: encoding_vjp(g, x, octaves=9), [X], GradientError, "gradient"),
+    "an error in float32 only": (np.exp, refuses_float32, [X], TypeError, "float64 only"),
+    "nan in float32 only": (np.exp, lambda g, x: g * np.exp(x) * (np.nan if x.dtype == "f" else 1), [X], GradientError, "in float32.*nan"),
+    "0/0 in float32 only": (lambda x: np.sin(x + x.dtype.type(1e-60)) / (x + x.dtype.type(1e-60)), sinc_vjp, [np.array([0.0, 0.7])], GradientError, "in float32.*nan"),
+    "two equal maxima": (lambda x: np.max(x), lambda g, x: g * (np.arange(3) == 1), [np.array([1.0, 2.0, 2.0])], KinkError, "kink"),
+    "wrong near a kink": (lambda x: np.maximum(x, 0), lambda g, x: g * (x < 0), [np.array([-1e-9, 1e-9])], GradientError, r"gradient 1.0, finite differences 0.0"),
     "a kink": (np.abs, lambda g, x: g * np.sign(x), [np.array([1.0, 0.0])], KinkError, r"entry \(1,\), value 0.0"),
     "a jump": (np.floor, lambda g, x: g * 0, [np.array([2.0])], NoiseError, "noise"),
     "a border": (lambda x: x**1.5, lambda g, x: g * 1.5 * np.sqrt(x), [np.array([0.0])], KinkError, "not finite on both sides"),

@@ -249,6 +249,38 @@ def test_no_grad_left_out_of_order():
     assert is_grad_enabled()
 
 
+def test_one_no_grad_in_two_threads():
+    block, inside, leave = mg.no_grad(), threading.Event(), threading.Event()
+    seen = []
+
+    def work():
+        with block:
+            inside.set()
+            leave.wait()
+            seen.append(is_grad_enabled())
+        seen.append(is_grad_enabled())
+
+    thread = threading.Thread(target=work)
+    with block:
+        thread.start()
+        inside.wait()
+    assert is_grad_enabled()
+    leave.set()
+    thread.join()
+    assert seen == [False, True]
+
+
+def test_a_view_of_a_parameter_without_a_graph_stays_what_it_was():
+    p = mg.tensor(np.array([[1.0, 2.0], [3.0, 4.0]]), requires_grad=True)
+    optimizer = mg.optim.SGD([p], lr=1.0)
+    with mg.no_grad():
+        views = [p.reshape(4), p[0], p.T, ops.broadcast_to(p, (1, 2, 2))]
+    before = [view.numpy().copy() for view in views]
+    optimizer.step([np.ones((2, 2))])
+    for view, array in zip(views, before, strict=True):
+        np.testing.assert_array_equal(view.numpy(), array)
+
+
 def test_no_grad_decorates_functions_generators_and_coroutines():
     @mg.no_grad()
     def function():

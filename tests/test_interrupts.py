@@ -134,6 +134,19 @@ class Handlers:
         self.compute()
 
 
+def test_a_handler_that_is_called_by_the_program_is_in_the_block():
+    def save(*_):
+        return mg.is_grad_enabled()
+
+    old = signal.signal(signal.SIGUSR1, save)
+    try:
+        with mg.no_grad():
+            assert not save()
+            assert not save(signal.SIGUSR1, None)
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+
+
 @pytest.mark.parametrize("block", [mg.no_grad, mg.enable_grad])
 @pytest.mark.parametrize("kind", ["method", "function", "lambda"])
 def test_a_signal_handler_is_not_in_the_block_that_it_interrupts(block, kind):

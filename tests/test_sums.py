@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -26,7 +27,21 @@ def within_a_rounding(found, x, axes, keepdims=False):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    "shape", [(), (0,), (0, 3), (5,), (4097,), (9000, 3), (3, 9000), (7, 5, 700), (2, 1, 4100), (65, 129, 2), (1, 8193)]
+    "shape",
+    [
+        (),
+        (0,),
+        (0, 3),
+        (5,),
+        (4097,),
+        (9000, 3),
+        (3, 9000),
+        (7, 5, 700),
+        (2, 1, 4100),
+        (65, 129, 2),
+        (1, 8193),
+        (130, 600),
+    ],
 )
 def test_a_sum_over_any_axes_is_off_by_one_rounding(shape, dtype):
     x = np.asarray(np.random.default_rng(0).standard_normal(shape) + 1, dtype)
@@ -37,6 +52,18 @@ def test_a_sum_over_any_axes_is_off_by_one_rounding(shape, dtype):
                     with kernels.use(backend):
                         within_a_rounding(kernels.sum_axes(x, axes=axes, keepdims=keepdims), x, axes, keepdims)
                 within_a_rounding(kernels.sum_axes(x.T.copy().T, axes=axes, keepdims=keepdims), x, axes, keepdims)
+
+
+def test_wide_rows_are_summed_without_a_copy_of_all():
+    """Sums of chunks take a part of the memory of x: over 64 rows of 65,536 columns, one row of float64."""
+    x = np.ones((64, 65_536), np.float32)
+    kernels.sum_axes(x, axes=(0,), keepdims=False)
+    tracemalloc.start()
+    try:
+        assert (kernels.sum_axes(x, axes=(0,), keepdims=False) == 64).all()
+        assert tracemalloc.get_traced_memory()[1] < x.nbytes / 4
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_million_rows_of_a_tenth():

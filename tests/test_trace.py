@@ -12,6 +12,7 @@ import pytest
 
 import minigan as mg
 from minigan import nn, ops, optim
+from minigan.data import Batch
 from minigan.engine.primitive import Primitive
 from minigan.engine.recorder import perform, record, recording
 from minigan.engine.trace import Traced
@@ -496,3 +497,56 @@ def test_a_long_trace_takes_time_in_proportion():
     _, recorder = record(lambda x: [ops.mul(x, w) for w in weights], [x], [x.data])
     assert len(recorder.calls) == 4000
     assert len(recorder.constants) == len(recorder._constant_names) + 1
+
+
+def test_a_branch_is_not_proven_by_the_same_data():
+    """``x > 0`` looks like an op and is none: the trace of it holds for one x alone."""
+    traced = Traced(lambda x: ops.where(x > 0, x, 0.0), list)
+    a, b = mg.tensor([1.0, -1.0]), mg.tensor([-1.0, 1.0])
+    for _ in range(3):
+        assert traced(a).data.tolist() == [1.0, 0.0]
+    with pytest.warns(RuntimeWarning, match="not replayed"):
+        assert traced(b).data.tolist() == [0.0, 1.0]
+    assert traced(a).data.tolist() == [1.0, 0.0]
+
+
+def test_an_input_that_stays_the_same_is_compared_when_it_changes():
+    traced = Traced(lambda x, y: x * y, list)
+    x, y = mg.tensor([1.0, 2.0]), mg.tensor([3.0, 4.0])
+    for factor in (1.0, 2.0, 3.0):
+        assert traced(x * factor, y).data.tolist() == [3.0 * factor, 8.0 * factor]
+    for _ in range(2):
+        assert traced(x, y * 2).data.tolist() == [6.0, 16.0]
+
+
+class Last(nn.Module):
+    """A layer that remembers what it saw, as people do who look for a fault."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def forward(self, x):
+        self.last = {"tensor": lambda: x.detach(), "list": lambda: [x.detach()], "count": lambda: x.shape}[self.kind]()
+        return ops.tanh(x)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "list", "count"])
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_layer_that_remembers_does_not_stop_the_training(kind, k):
+    def trained(wrap):
+        generator = nn.Sequential(nn.Dense(2, 4), Last(kind), nn.Dense(4, 2))
+        discriminator = nn.Sequential(nn.Dense(2, 4), nn.LeakyReLU(0.2), nn.Dense(4, 1))
+        for network in (generator, discriminator):
+            nn.initialise(network, "dcgan", Generator(3))
+        game = Game(generator, discriminator, NON_SATURATING, noise=Generator(0, stream="penalty"))
+        dynamics = Alternating(wrap(game), *make_players(game, optim.Adam), k=k)
+        noise = Generator(1)
+        for _ in range(20):
+            dynamics.step(*[lambda: Batch(noise.normal((4, 2)))] * 3)
+        return [p.numpy().tobytes() for p in (*generator.parameters(), *discriminator.parameters())]
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        replayed = trained(Replayed)
+    assert replayed == trained(lambda game: game)
+    assert {str(w.message).split(",")[0] for w in caught} <= {"a traced function is not replayed"}

@@ -18,13 +18,15 @@ class _Mode:
 
     A generator that yields inside a block must not switch recording off for its consumer: a block entered by a
     generator counts only while that generator's frame is on the stack, and blocks may be left in any order. Nor does a
-    block count for a signal handler that interrupts it: what the handler computes is not the code in the block.
+    block count for a signal handler that interrupts it: what the handler computes is not the code in the block. It is
+    one of the handlers that were set when the block was entered.
     """
 
-    __slots__ = ("active", "enabled", "frame", "handlers", "outer", "suspendable")
+    __slots__ = ("active", "enabled", "frame", "handlers", "maker", "outer", "suspendable")
 
-    def __init__(self, enabled: bool, outer: _Mode | None, frame: int, suspendable: bool) -> None:
-        self.enabled = enabled
+    def __init__(self, maker: _GradMode, outer: _Mode | None, frame: int, suspendable: bool) -> None:
+        self.maker = maker
+        self.enabled = maker.enabled
         self.outer = outer
         self.frame = frame
         self.suspendable = suspendable
@@ -39,10 +41,18 @@ class _Mode:
             return True
         frame: Any = sys._getframe(1)
         while frame is not None and id(frame) != self.frame:
-            if frame.f_code in self.handlers:
+            if frame.f_code in self.handlers and _interrupts(frame):
                 return False
             frame = frame.f_back
         return frame is not None or not self.suspendable
+
+
+def _interrupts(frame: Any) -> bool:
+    """Return whether a handler was called by a signal, which gives it the frame that it interrupts as its argument."""
+    given = inspect.getargvalues(frame)
+    values = [given.locals.get(name) for name in given.args]
+    values += given.locals.get(given.varargs, ()) if given.varargs else ()
+    return any(value is frame.f_back for value in values)
 
 
 _SIGNALS = range(1, min(32, signal.NSIG))
@@ -93,21 +103,34 @@ class _GradMode:
         return super().__new__(cls) if function is None else cls()(function)
 
     def __init__(self) -> None:
-        self._entered: list[_Mode] = []
+        self._entered: list[_Mode] = []  # by all threads and generators
 
     def __enter__(self) -> None:
         frame = _owner(sys._getframe(1))
         suspendable = frame.f_code.co_flags & _SUSPENDABLE
-        mode = _Mode(self.enabled, _mode.get(), id(frame), bool(suspendable))
+        mode = _Mode(self, _mode.get(), id(frame), bool(suspendable))
         self._entered.append(mode)
         _mode.set(mode)
 
     def __exit__(self, *error: object) -> None:
-        self._entered.pop().active = False
+        alone = len(self._entered) == 1
+        left = self._entered[0] if alone else self._left(id(_owner(sys._getframe(1))))
+        left.active = False
+        self._entered.remove(left)
         mode = _mode.get()
         while mode is not None and not mode.active:
             mode = mode.outer
         _mode.set(mode)
+
+    def _left(self, frame: int) -> _Mode:
+        """Return the block of this object that ends: the newest one of the frame, or of this thread, or of any."""
+        mine, mode = [], _mode.get()
+        while mode is not None:
+            if mode.active and mode.maker is self:
+                mine.append(mode)
+            mode = mode.outer
+        of_frame = [mode for mode in mine if mode.frame == frame]
+        return (of_frame or mine or self._entered[::-1])[0]
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorate a function or a generator function: its body runs in this mode."""

@@ -80,7 +80,10 @@ class Primitive:
         except (ValueError, TypeError, IndexError) as error:
             kind = next(k for k in (ValueError, TypeError, IndexError) if isinstance(error, k))
             raise kind(f"{describe_call(self.name, arrays, settings)}: {error}") from None
-        record = record and (current_mode() is None or is_grad_enabled())
+        if record and current_mode() is not None and not is_grad_enabled():
+            record = False
+            leaves = [x.data for x in args if type(x) is Tensor and x.requires_grad and x.op is None]
+            data = _apart(data, leaves)  # an optimiser writes into them, and no graph would notice
         if odd:
             foreign = [a for x, a in zip(args, arrays, strict=True) if type(x) is not Tensor and is_array(a)]
             data = _apart(data, foreign)
@@ -137,9 +140,19 @@ def _copied(array: Any) -> Any:
 
 
 def _apart(data: Any, foreign: Sequence[Any]) -> Any:
-    """Return a result that shares no memory with the caller's arrays."""
-    shared = isinstance(data, np.ndarray) and any(np.may_share_memory(data, array) for array in foreign)
-    return data.copy() if shared else data
+    """Return a result that shares no memory with arrays that somebody may write into later."""
+    return data.copy() if any(_may_share_memory(data, array) for array in foreign) else data
+
+
+def _may_share_memory(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return np.may_share_memory(a, b)
+    return is_array(a) and is_array(b) and _owner(a) is _owner(b)
+
+
+def _owner(array: Any) -> Any:
+    """Return the array whose memory a view on a device shows."""
+    return array if getattr(array, "base", None) is None else array.base
 
 
 class MemoPrimitive(Primitive):

@@ -8,7 +8,7 @@ time, the calls alone suffice. A traced function is Python source, one line a ca
 
 A trace sees only ops and calls of :func:`minigan.engine.recorder.perform`. Anything else that depends on the data or on
 parameters (arithmetic on ``.data``, a branch on a value) would keep the value it had during tracing. So a trace is
-replayed only after a second call, on other data, gave the same bits both ways. If a parameter then changes that was the
+replayed only after a second call gave the same bits both ways. If an input or a parameter then changes that was the
 same in all calls compared so far, the next call is compared again.
 """
 
@@ -27,6 +27,7 @@ from minigan.engine.tensor import Tensor, wrap
 from minigan.kernels import one_moment
 
 State = list[dict[str, Any]]
+MOST = 16  # traces in a row of which none is replayed
 
 
 class Traced:
@@ -35,13 +36,15 @@ class Traced:
     ``objects`` are all objects that the function reads beside its inputs, such as modules. The function is traced again
     when an attribute of one changes (except its buffers), or when inputs have other shapes.
 
-    If a replay gives another result, the function is never replayed again: one RuntimeWarning says so.
+    If a replay gives another result, or an attribute changes at every call, the function is never replayed again: one
+    RuntimeWarning says so.
     """
 
     def __init__(self, function: Callable[..., Any], objects: Callable[[], Iterable[Any]]) -> None:
         self.function = function
         self.objects = objects
         self._programs: dict[Any, _Program] = {}
+        self._in_vain = 0  # traces since the last replay
 
     @property
     def source(self) -> str:
@@ -55,24 +58,39 @@ class Traced:
             return _constants(self.function(*inputs))  # a GPU captures the whole step: minigan.gan.replay
         kind = tuple(None if a is None else (a.shape, a.dtype) for a in arrays)
         program = self._programs.get(kind)
-        if program is None or not program.fits():
+        if self._in_vain > MOST:
+            return _constants(self.function(*inputs))
+        if program is None or (changed := program.changed()) is not None:
+            if program is not None:
+                self._count(changed)
             result, recorder = record(self.function, inputs, arrays)
             result = _constants(result)
-            self._programs[kind] = _Program(recorder, result, len(inputs), self.objects())
+            self._programs[kind] = _Program(recorder, result, arrays, self.objects())
             return result
         if program.refused:
             return _constants(self.function(*inputs))
-        if program.proven():
+        if program.proven(arrays):
+            self._in_vain = 0
             return program.replay(arrays)
         return program.prove(self.function, inputs, arrays)
+
+    def _count(self, changed: str | None) -> None:
+        self._in_vain += 1
+        if self._in_vain > MOST:
+            warnings.warn(
+                f"a traced function is not replayed, because {changed} changes from call to call: keep what changes in "
+                "a buffer (buffer_names) that minigan's ops compute, or in no attribute",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
 
 class _Program:
     """One trace: its source, the function compiled from it, and the objects it was made for."""
 
-    def __init__(self, recorder: Recorder, result: Any, inputs: int, objects: Iterable[Any]) -> None:
+    def __init__(self, recorder: Recorder, result: Any, arrays: list[Any], objects: Iterable[Any]) -> None:
         self.result = unflatten(result, iter([None] * len(flatten(result))))
-        self.source, names = _write(recorder, [_array(x) for x in flatten(result)], inputs)
+        self.source, names = _write(recorder, [_array(x) for x in flatten(result)], len(arrays))
         exec(compile(self.source, "<traced>", "exec"), names)
         self.run = names["replay"]
         changed = {id(c.changes): c.changes for c in recorder.calls if c.changes is not None}
@@ -82,28 +100,32 @@ class _Program:
         self.holders = [*declared.values(), *(o for o in objects if id(o) not in declared)]
         read = [(vars(o), _attributes(o) if id(o) in declared else dict(vars(o))) for o in objects]
         self._counts = [(attributes, len(attributes)) for attributes, _ in read]
+        self._names = {id(vars(o)): type(o).__name__ for o in objects}
         self._seen = [(attributes, *item) for attributes, known in read for item in known.items()]
         self._containers = [(v, _parts(v)) for _, _, v in self._seen if isinstance(v, list | dict)]
+        self._constant_inputs = {i: _digest(a) for i, a in enumerate(arrays) if a is not None}
         self._tensors = [(value, value.data) for _, _, value in self._seen if isinstance(value, Tensor)]
         self._constant = [(value, value.id) for value, _ in self._tensors]  # parameters equal in all comparisons
 
-    def fits(self) -> bool:
-        """Return whether all attributes that were read are unchanged."""
+    def changed(self) -> str | None:
+        """Return which attribute of those that were read has changed, None if all are as they were."""
         for attributes, count in self._counts:
             if len(attributes) != count:
-                return False
+                return f"an attribute of {self._names[id(attributes)]}"
         for attributes, name, value in self._seen:
             if attributes.get(name) is not value:
-                return False
+                return f"attribute {name} of {self._names[id(attributes)]}"
         for container, parts in self._containers:
             now = _parts(container)
             if len(now) != len(parts) or any(a is not b for a, b in zip(now, parts, strict=True)):
-                return False
-        return all(tensor.data is array for tensor, array in self._tensors)
+                return "a list or dict in an attribute"
+        return None if all(tensor.data is array for tensor, array in self._tensors) else "the array of a Tensor"
 
-    def proven(self) -> bool:
-        """Return whether a replay was compared, and all parameters that were constant by then still are."""
-        return self.trusted and not (self._constant and any(tensor.id != known for tensor, known in self._constant))
+    def proven(self, arrays: list[Any]) -> bool:
+        """Return whether a replay was compared, and all that was constant by then still is: parameters and inputs."""
+        if not self.trusted or (self._constant and any(tensor.id != known for tensor, known in self._constant)):
+            return False
+        return all(_digest(arrays[i]) == known for i, known in self._constant_inputs.items())
 
     def replay(self, arrays: list[Any]) -> Any:
         """Return the result for other inputs of the same kind."""
@@ -115,13 +137,15 @@ class _Program:
         """Return function(*inputs), and compare a replay with it: its result and its changes to objects."""
         before = self._state()
         try:
-            replayed = _digests([*flatten(self.replay(arrays)), *self._state()])  # not kept: they take memory
+            replayed = _digest([*flatten(self.replay(arrays)), *self._state()])  # not kept: they take memory
         except Exception:
             replayed = None
         self._set_state(before)
         result = _constants(function(*inputs))
-        self.trusted = replayed == _digests([*flatten(result), *self._state()])
+        self.trusted = _are_equal(replayed, _digest([*flatten(result), *self._state()]))
         self._constant = [(tensor, known) for tensor, known in self._constant if tensor.id == known]
+        now = {i: _digest(arrays[i]) for i in self._constant_inputs}
+        self._constant_inputs = {i: known for i, known in self._constant_inputs.items() if now[i] == known}
         self.refused = not self.trusted
         if self.refused:
             warnings.warn(
@@ -158,13 +182,24 @@ def _array(x: Tensor | None) -> Any:
     return None if x is None else x.data
 
 
-def _digests(values: list[Any]) -> list[Any]:
-    """Return digests of a list of Tensors and dicts of attributes: equal for equal bits."""
-    arrays = [value.data if isinstance(value, Tensor) else value for value in values]
-    arrays = [part for a in arrays for part in (a.values() if isinstance(a, dict) else [a])]
-    return [
-        (a.shape, a.dtype, hashlib.sha256(a.tobytes()).digest()) if isinstance(a, np.ndarray) else a for a in arrays
-    ]
+def _digest(value: Any) -> Any:
+    """Return what is equal for equal bits of Tensors, arrays, numbers, and lists and dicts of them."""
+    if isinstance(value, Tensor):
+        value = value.data
+    if isinstance(value, np.ndarray):
+        return value.shape, value.dtype, hashlib.sha256(value.tobytes()).digest()
+    if isinstance(value, dict):
+        return [(key, _digest(part)) for key, part in value.items()]
+    if isinstance(value, list | tuple):
+        return [_digest(part) for part in value]
+    return value
+
+
+def _are_equal(a: Any, b: Any) -> bool:
+    try:
+        return bool(a == b)
+    except Exception:  # of an object that does not compare
+        return False
 
 
 def _write(recorder: Recorder, results: list[Any], inputs: int) -> tuple[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from minigan.testing.noise import Noise
 from minigan.testing.slopes import Slopes, sentence
 from minigan.testing.verdict import GradientError, KinkError, NoiseError
 
-KINDS = {"kink": KinkError, "steps": KinkError, "undefined": KinkError, "noise": NoiseError}
+KINDS = {"kink": KinkError, "crossed": KinkError, "steps": KinkError, "undefined": KinkError, "noise": NoiseError}
 
 
 class Comparison:

@@ -1,6 +1,6 @@
 """Derivatives by finite differences, with an error that can be trusted.
 
-Of a curve φ(t) = f(x + t·v) at t = 0, with values at 0 and at ±h for h = 2ᵉ, 2ᵉ⁻¹, 2ᵉ⁻², …:
+Of a curve φ(t) = f(x + t·v) at t = 0, with values at 0 and at ±h for h = c·2ᵉ, c·2ᵉ⁻¹, c·2ᵉ⁻², …:
 
     D(h) = (φ(h) − φ(−h)) / 2h = φ′ + c₂h² + c₄h⁴ + …           the central difference
     R(h) = (64·D(h/4) − 20·D(h/2) + D(h)) / 45 = φ′ + O(h⁶)      Richardson's extrapolation: h² and h⁴ cancel
@@ -13,7 +13,8 @@ all finer steps is therefore a noise that holds for h, however lucky two neighbo
 
     error(h) = 4·max {w(h′): h′ ≤ h} / h + |J(h)|    where J stands out of that noise
 
-The factor 4 covers slow convergence too: with φ = |x|^(3/2) each halving removes only 30% of the error.
+The factor 4 covers slow convergence too: with φ = |x|^(3/2) each halving removes only 30% of the error. No fraction of
+small numbers is near c: steps of 2ᵉ alone would all be whole periods of sin 2ᵏπx, and see it flat.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 EPS = float(np.finfo(np.float64).eps)
 ROUNDING = 2 * EPS  # of a value, at the least
 SAFETY = 4.0
+OFF = 0.8427  # c
 SPAN = 8  # levels over which a kink's jump in slope must stay, and an O(h⁵) would have fallen by 2⁴⁰
 
 Curve = Callable[[float], np.ndarray]
@@ -51,7 +53,7 @@ def jump_in_slope(s: np.ndarray) -> np.ndarray:
 
 
 class Ladder:
-    """Values of several curves at 0 and at ±2ᵉ for consecutive exponents e; NaN where a curve is not defined.
+    """Values of several curves at 0 and at ±c·2ᵉ for consecutive exponents e; NaN where a curve is not defined.
 
     ``size`` is the least magnitude that the values are rounded at (sums of large terms may be small).
     """
@@ -61,15 +63,15 @@ class Ladder:
         self.sides: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def climb(self, exponents: Iterable[int]) -> None:
-        """Evaluate at ±2ᵉ for the exponents that are missing."""
+        """Evaluate at ±c·2ᵉ for the exponents that are missing."""
         for e in exponents:
             if e not in self.sides:
-                self.sides[e] = self.curves(2.0**e), self.curves(-(2.0**e))
+                self.sides[e] = self.curves(OFF * 2.0**e), self.curves(-OFF * 2.0**e)
 
     def rows(self, exponents: Iterable[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return (h, D, S, magnitude), a row for each exponent; h is a column."""
         chosen = sorted(exponents, reverse=True)
-        h = np.array([[2.0**e] for e in chosen])
+        h = np.array([[OFF * 2.0**e] for e in chosen])
         ahead, behind = (np.array([self.sides[e][side] for e in chosen]) for side in (0, 1))
         magnitude = np.maximum(np.maximum(np.abs(ahead), np.abs(behind)), self.size)
         return h, central(ahead, behind, h), one_sided_gap(ahead, self.here, behind, h), magnitude
@@ -81,7 +83,7 @@ class Ladder:
         return 8 * EPS * min(1.0, float(slopes.max(initial=0.0, where=np.isfinite(slopes))))
 
     def quick(self, e: int, levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return (slope, jump, rounding error) from the steps 2ᵉ, 2ᵉ⁻¹ and 2ᵉ⁻², or from 2ᵉ alone."""
+        """Return (slope, jump, rounding error) from the steps c·2ᵉ, c·2ᵉ⁻¹ and c·2ᵉ⁻², or from the first alone."""
         self.climb(range(e - levels + 1, e + 1))
         h, d, s, magnitude = self.rows(range(e - levels + 1, e + 1))
         slope, jump = (d[0], s[0]) if levels == 1 else (richardson(d)[0], jump_in_slope(s)[0])

@@ -10,7 +10,7 @@ from minigan.testing.jacobian import Column, Entry, Jacobian
 from minigan.testing.noise import Noise
 from minigan.testing.verdict import SINGLE, Verdict, judge, settle
 
-SEVERITY = ("wrong", "kink", "steps", "undefined", "noise", "single")
+SEVERITY = ("wrong", "kink", "crossed", "steps", "undefined", "noise", "single")
 
 
 class Slopes:
@@ -93,9 +93,9 @@ class Slopes:
         at = self.jacobian.point[column.argument]
         aside = Column(column.argument, drawn(np.random.default_rng(1), at.shape) * np.maximum(1.0, np.abs(at)), None)
         ladder = self._ladder(aside)
-        ladder.climb(range(-30, -8))
+        ladder.climb(range(-40, -8))  # a kink that is only near does not reach the finest steps
         kink = Levels(ladder).kink(row)
-        return verdict if kink is None else verdict._replace(kind="kink", h=kink[0], sides=kink[1:])
+        return verdict if kink is None else verdict._replace(kind="crossed", h=kink[0], sides=kink[1:])
 
     def _culprit(self, column: Column, verdict: Verdict) -> Entry:
         """Return an entry that makes a random direction fail: of two halves, the one that is further off, and so on."""
@@ -130,6 +130,8 @@ def sentence(jacobian: Jacobian, column: Column, row: int, verdict: Verdict) -> 
             "wrong": f"{numbers} (step {verdict.h:.1g})",
             "kink": f"the function has a kink: its slope is {left:.6g} on the left and {right:.6g} on the right, "
             "so it has no gradient to compare: move the point away",
+            "crossed": f"the function has a kink in another direction, with slopes of {left:.6g} and {right:.6g} along "
+            "it (two entries may be equal in a maximum), so it has no gradient to compare: move the point away",
             "steps": "the function changes in steps: it is flat at the point, and its slope over "
             f"{verdict.h:.1g} is {verdict.slope:.6g}: differences cannot check its gradient",
             "undefined": "the function is not finite on both sides, however near: move the point away from the border",

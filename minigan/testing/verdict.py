@@ -29,7 +29,7 @@ class NoiseError(GradientError):
 
 
 class Verdict(NamedTuple):
-    """``kind`` is right, wrong, kink, steps, undefined or noise; the slope and its error come from step ``h``."""
+    """``kind`` is right, or one of slopes.SEVERITY; the slope and its error come from step ``h``."""
 
     kind: str
     slope: float
