@@ -59,6 +59,8 @@ def main() -> int:
     parser.add_argument("--run", choices=RUNS, help="train this one here, and print the memory as JSON")
     parser.add_argument("--steps", type=int, help="steps in place of each run's own")
     options = parser.parse_args()
+    if options.steps is not None and options.steps < 2 * SETTLED:
+        parser.error(f"--steps must be at least {2 * SETTLED}")
     if options.run:
         train(options.run, options.steps or RUNS[options.run])
         return 0

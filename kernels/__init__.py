@@ -11,7 +11,7 @@ from minigan.kernels.batch_norm_vjp import batch_norm_grad_vjp
 from minigan.kernels.bias_act import ACTIVATIONS, bias_act, bias_act_grad, bias_act_sums
 from minigan.kernels.conv import conv2d, conv2d_transpose, conv2d_weight_grad
 from minigan.kernels.conv_shapes import conv2d_output_shape
-from minigan.kernels.cpu.kept import one_moment
+from minigan.kernels.cpu.kept import in_one_moment, one_moment
 from minigan.kernels.dispatch import Kernel, active, registry, use
 from minigan.kernels.losses import LOSSES, mean_loss
 from minigan.kernels.matmul import dense, matmul
@@ -38,6 +38,7 @@ __all__ = [
     "conv2d_weight_grad",
     "count_up",
     "dense",
+    "in_one_moment",
     "keep_memory",
     "matmul",
     "mean_loss",

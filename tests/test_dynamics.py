@@ -9,7 +9,7 @@ import pytest
 
 import minigan as mg
 from minigan import nn, optim
-from minigan.gan import Alternating, Extragradient, Game, Simultaneous, make_players, penalties
+from minigan.gan import Alternating, Extragradient, Game, Replayed, Simultaneous, make_players, penalties
 from minigan.gan.objectives import LEAST_SQUARES, MINIMAX, NON_SATURATING, OBJECTIVES, RELATIVISTIC, WASSERSTEIN
 from minigan.gan.penalties import squared_norm
 from minigan.gan.variants import Consensus, FeatureMatching, NagarajanKolter, Unrolled
@@ -23,7 +23,7 @@ R1 = penalties.r1
 def play(small, kind, objective, scheme, steps, h, *terms, optimiser=optim.SGD, **settings):
     """Move a small game ``steps`` times by gradient descent of step h, and return its points."""
     game = kind(small.generator, small.discriminator, objective, terms, **settings)
-    return small.play(scheme(game, *make_players(game, lambda p: optimiser(p, h))), steps)
+    return small.play(scheme(Replayed(game), *make_players(game, lambda p: optimiser(p, h))), steps)
 
 
 # --- the Dirac-GAN ----------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def test_gradients(row, backend, data):
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 @pytest.mark.parametrize("backend", EMULATED)
-@settings(max_examples=2)
+@settings(max_examples=1)
 @given(data=st.data())
 def test_gradients_on_the_emulated_device(row, backend, data):
     check_gradients(row, backend, data)

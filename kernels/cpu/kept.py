@@ -33,6 +33,11 @@ def one_moment() -> Iterator[None]:
         _moment.reset(token)
 
 
+def in_one_moment() -> bool:
+    """Return whether nobody writes into arrays now: :func:`one_moment` holds."""
+    return _moment.get() is not None
+
+
 def _bits(array: np.ndarray) -> np.ndarray:
     return array.view(f"i{array.itemsize}")
 

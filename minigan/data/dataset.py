@@ -129,6 +129,16 @@ class Dataset:
         return digest.hexdigest()
 
 
+class _Absent(Dataset):
+    def __post_init__(self) -> None:
+        """Take an empty storage."""
+
+
+def absent(name: str, shape: tuple[int, ...]) -> Dataset:
+    """Return a data set whose samples are not here: its name, and the ``shape`` of a sample."""
+    return _Absent(name, np.empty((0, *shape), np.float32))
+
+
 def from_arrays(samples: Any, labels: Any = None, *, names: tuple[str, ...] = (), name: str = "arrays") -> Dataset:
     """Return a data set of your arrays, without a copy.
 

@@ -7,7 +7,6 @@ import os
 import stat
 from pathlib import Path
 
-MIB = 1 << 20
 _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 

@@ -18,6 +18,7 @@ from minigan.engine.device import is_array
 from minigan.engine.gradmode import current_mode, is_grad_enabled
 from minigan.engine.recorder import recording
 from minigan.engine.tensor import FLOAT32, FLOATS, Tensor, native, tensor, wrap
+from minigan.kernels import in_one_moment
 
 Rule = Callable[..., Any]
 _primitives: list[Primitive] = []
@@ -82,8 +83,9 @@ class Primitive:
             raise kind(f"{describe_call(self.name, arrays, settings)}: {error}") from None
         if record and current_mode() is not None and not is_grad_enabled():
             record = False
-            leaves = [x.data for x in args if type(x) is Tensor and x.requires_grad and x.op is None]
-            data = _apart(data, leaves)  # an optimiser writes into them, and no graph would notice
+            if not in_one_moment():
+                leaves = [x.data for x in args if type(x) is Tensor and x.requires_grad and x.op is None]
+                data = _apart(data, leaves)  # an optimiser writes into them, and no graph would notice
         if odd:
             foreign = [a for x, a in zip(args, arrays, strict=True) if type(x) is not Tensor and is_array(a)]
             data = _apart(data, foreign)
@@ -140,8 +142,8 @@ def _copied(array: Any) -> Any:
 
 
 def _apart(data: Any, foreign: Sequence[Any]) -> Any:
-    """Return a result that shares no memory with arrays that somebody may write into later."""
-    return data.copy() if any(_may_share_memory(data, array) for array in foreign) else data
+    """Return a result that shares no memory with arrays that somebody may write into later, in the same layout."""
+    return data.copy("K") if any(_may_share_memory(data, array) for array in foreign) else data
 
 
 def _may_share_memory(a: Any, b: Any) -> bool:

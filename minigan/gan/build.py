@@ -1,4 +1,4 @@
-"""From settings to a run: networks, players, the game, the trainer. Only this file reads a Config."""
+"""From settings to a run: networks, players, the game, the trainer. Nothing else in minigan.gan reads a Config."""
 
 from __future__ import annotations
 

@@ -79,8 +79,8 @@ class Game:
     noise: Generator = None  # type: ignore[assignment]  # set below
 
     def __post_init__(self) -> None:
-        self.own_noise = self.noise is None
-        if self.own_noise:
+        self.noise_is_given = self.noise is not None
+        if not self.noise_is_given:
             parameters = self.discriminator.named_parameters().values()
             self.noise = Generator(0, stream="penalty", device=next((p.device for p in parameters), "cpu"))
         self.penalties = tuple(self.penalties)

@@ -66,7 +66,7 @@ class Trainer:
             raise ValueError(f"the networks are conditional, but {data.name} has no labels and no attributes")
         streams = ("latent-D", "latent-G", *(("condition",) if game.conditional else ()))
         self.noise = {name: Generator(seed, stream=name, device=self.device) for name in streams}
-        if game.own_noise:
+        if not game.noise_is_given:
             game.noise = Generator(seed, stream="penalty", device=self.device)
         self.noise["penalty"] = game.noise
         self.fade = fade

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-
 from minigan.data import Dataset, load
+from minigan.data.dataset import absent
 from minigan.engine.device import why_not
 from minigan.gan import saved
 from minigan.gan.build import build
@@ -121,9 +120,8 @@ def reopen_for_samples(folder: Path) -> Run:
     try:
         saved.require_same_data(found.saved.arrays, data)
     except saved.OtherData:
-        absent = _stand_in(found)
-        found.saved.arrays[saved.DATA] = saved.hash_of(absent)  # samples do not depend on the data
-        data = absent
+        data = _stand_in(found)
+        found.saved.arrays[saved.DATA] = saved.hash_of(data)  # samples do not depend on the data
     except ValueError as error:
         raise RunError(f"{found.path}: {error}") from None
     run = _restore(folder, config, found, data, config.steps, for_samples=True)
@@ -178,13 +176,6 @@ def _restore(
     return run
 
 
-class _Absent(Dataset):
-    """Data that are not here: their name, and the shape of a sample."""
-
-    def __post_init__(self) -> None:
-        """Take an empty storage."""
-
-
 def _stand_in(found: checkpoint.Found) -> Dataset:
     """Return a data set without samples, of the name and the shape that a checkpoint notes."""
     notes = found.saved.notes
@@ -192,7 +183,7 @@ def _stand_in(found: checkpoint.Found) -> Dataset:
         shape = tuple(json.loads(notes["data_shape"]))
         if math.prod(shape) > MOST:
             raise ValueError
-        return _Absent(notes["data"], np.empty((0, *shape), np.float32))
+        return absent(notes["data"], shape)
     except (KeyError, ValueError, TypeError, RecursionError):
         raise RunError(f"{found.path} does not say its data: minigan did not write it") from None
 
