@@ -1,4 +1,4 @@
-"""``python tests/quick.py ARGUMENTS`` is ``python -m minigan ARGUMENTS`` with few points of data and empty pictures."""
+"""``python tests/quick.py [drawn] ARGUMENTS`` is ``python -m minigan ARGUMENTS`` with few data, and empty pictures."""
 
 import sys
 from dataclasses import replace
@@ -15,7 +15,10 @@ def blank(*of):
 
 
 if __name__ == "__main__":
-    pictures.scatter = blank
-    pictures.curves = lambda *of: pictures.save(blank(), of[-1])
+    if sys.argv[1:2] == ["drawn"]:
+        del sys.argv[1]
+    else:
+        pictures.scatter = blank
+        pictures.curves = lambda *of: pictures.save(blank(), of[-1])
     DATASETS["ring"] = replace(DATASETS["ring"], load=lambda: ring(200))
     sys.exit(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import random
 import shutil
 import signal
@@ -119,6 +120,7 @@ SOME = random.Random(5).sample(LINES, 30)
 @pytest.fixture(scope="module", autouse=True)
 def _few_points():
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda handle: None)  # nothing here depends on when the disk is written
         patched.setitem(DATASETS, "ring", dataclasses.replace(DATASETS["ring"], load=lambda: ring(200)))
         yield
 

@@ -137,3 +137,16 @@ if child == 0:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert run_program(program, NUMBA_NUM_THREADS="2") == "7"
+
+
+def test_a_limit_on_threads_leaves_fewer_helpers(monkeypatch, capsys):
+    """A process that may start no thread works alone, and says so once."""
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(pools, "most_threads", lambda: 3)
+    alone = pools.Pool()
+    assert alone.threads == 1
+    assert capsys.readouterr().err == "minigan: the system lets no more threads start: 1 of 3 are used\n"

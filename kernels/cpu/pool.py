@@ -42,7 +42,7 @@ from typing import Any
 
 import numpy as np
 
-from minigan.kernels.cpu.jit import NOT_FROM_PYTHON, compile_ahead, compiled, edition, late, load_numba
+from minigan.kernels.cpu.jit import NOT_FROM_PYTHON, compile_ahead, compiled, edition, late, load_numba, say
 from minigan.kernels.cpu.numba_private import address_of, compiled_just_now, most_threads
 from minigan.kernels.cpu.vector import Code, instruction
 
@@ -203,9 +203,16 @@ class Pool:
         self.state = self._words.ctypes.data
         self._help = compiled(_help, f"_help.{edition()}", no_cfunc_wrapper=True)
         self._help.compile((numba.intp, numba.intp))
-        self._helpers = [threading.Thread(target=self._run, args=(i,), daemon=True) for i in range(1, self.threads)]
-        for thread in self._helpers:
-            thread.start()
+        self._helpers: list[threading.Thread] = []
+        for share in range(1, self.threads):
+            thread = threading.Thread(target=self._run, args=(share,), daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # of a limit on memory or on processes
+                say(f"the system lets no more threads start: {share} of {self.threads} are used")
+                self.threads = share
+                break
+            self._helpers.append(thread)
         atexit.register(self._end)
 
     def _run(self, share: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import functools
 import inspect
 import itertools
 import shlex
@@ -40,16 +41,22 @@ class Train(Config):
     """Continue the run in the folder; --steps may set a new goal."""
 
 
-def _with_rows() -> type[Train]:
-    """Return Train with the rows of every table, a user's too, in the help of its flag."""
+@functools.cache
+def _sentences() -> dict[str, str]:
+    """Return the sentence under each setting in the source of Config."""
     (tree,) = ast.parse(inspect.getsource(Config)).body
     assert isinstance(tree, ast.ClassDef)
-    about = {
+    return {
         before.target.id: str(after.value.value)
         for before, after in itertools.pairwise(tree.body)
         if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name)
         and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
     }  # fmt: skip
+
+
+def _with_rows() -> type[Train]:
+    """Return Train with the rows of every table, a user's too, in the help of its flag."""
+    about = _sentences()
     tables = {**TABLES, "penalty": [*PENALTIES, NONE]}
     fields = [
         (name, Annotated[str, tyro.conf.arg(help=f"{about[name]} One of: {', '.join(rows)}.")], getattr(Config, name))
