@@ -108,6 +108,42 @@ def test_integers_do_not_mix_with_floats_and_masks_do():
     assert mask.sum().item() == 1
 
 
+NUMBERS_ALONE = [
+    (lambda: ops.add(1.0, 2.0), np.float32, 3.0),
+    (lambda: ops.add(1, 2), np.int64, 3),
+    (lambda: ops.sub(1, 0.5), np.float32, 0.5),
+    (lambda: ops.mul(True, 2.0), np.float32, 2.0),
+    (lambda: ops.maximum(True, False), np.bool_, True),
+    (lambda: ops.power(2.0, 3.0), np.float32, 8.0),
+    (lambda: ops.exp(0.0), np.float32, 1.0),
+    (lambda: ops.exp(np.float64(0)), np.float32, 1.0),
+    (lambda: ops.relu(-1.0), np.float32, 0.0),
+    (lambda: ops.mean_loss(1.0, "square"), np.float32, 0.5),
+    (lambda: ops.where(True, 1, 0.5), np.float32, 1.0),
+    (lambda: ops.where(np.array([True, False]), 1.0, 0.0), np.float32, [1.0, 0.0]),
+    (lambda: ops.reshape(2.0, (1,)), np.float32, [2.0]),
+    (lambda: ops.stack([1.0, 2.0]), np.float32, [1.0, 2.0]),
+    (lambda: ops.transpose(2), np.int64, 2),
+    (lambda: ops.to(2.0, "cpu"), np.float32, 2.0),
+]
+
+
+@pytest.mark.parametrize(("call", "dtype", "value"), NUMBERS_ALONE)
+def test_numbers_alone_become_arrays_by_the_rule_of_tensor(call, dtype, value):
+    y = call()
+    assert type(y.data) is np.ndarray
+    assert (y.dtype, y.data.tolist()) == (dtype, value)
+    assert repr(y).startswith("tensor(")
+
+
+def test_numbers_alone_are_refused_as_arrays_of_them_are():
+    for call in (lambda: ops.exp(1), lambda: ops.div(1, 2), lambda: ops.power(2, 3)):
+        with pytest.raises(TypeError, match="must be float32 or float64"):
+            call()
+    with pytest.raises(ValueError, match="not a single number"):
+        ops.flatten_samples(2.0)
+
+
 WRONG = [
     (ValueError, r"dense\(x \(\)\)", lambda x: ops.dense(x[0, 0], np.ones((1, 2), "f"))),
     (ValueError, "use \\* for a single number", lambda x: x @ 3),

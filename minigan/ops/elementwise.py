@@ -17,7 +17,7 @@ from minigan import kernels
 from minigan.engine.device import as_array, device_of, is_array, to_device, xp
 from minigan.engine.primitive import primitive, primitive_of_numbers
 from minigan.engine.recorder import recording
-from minigan.engine.tensor import FLOATS, Tensor, wrap
+from minigan.engine.tensor import FLOATS, Tensor, tensor, wrap
 
 
 def constant(function: Callable[..., Any], *arguments: Any) -> Tensor:
@@ -46,6 +46,14 @@ def raw(x: Any) -> Any:
     if isinstance(x, list | tuple):
         raise TypeError(f"expected a Tensor or an array here, not a {type(x).__name__}: use minigan.engine.tensor")
     return x.data if type(x) is Tensor else x
+
+
+def shape_of(x: Any) -> tuple[int, ...]:
+    """Return the shape of a Tensor or an array, and () for a number; TypeError for anything else."""
+    array = raw(x)
+    if not hasattr(array, "shape") and not isinstance(array, int | float):
+        raise TypeError(f"expected a Tensor, an array or a number here, not {type(x).__name__}")
+    return getattr(array, "shape", ())
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------
@@ -290,6 +298,8 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
         raise TypeError(f"where: the condition must be bool, not {condition.dtype}")
     if condition is given and type(given) is not Tensor:
         condition = condition.copy()  # its owner may write into it before the gradient
+    if not is_array(raw(x)) and not is_array(raw(y)):
+        x, y = tensor([x, y], device=device_of(condition))  # two numbers lie where the condition does
     if not condition.ndim:  # a single truth value goes with arrays of any device
         condition = to_device(condition, next((device_of(raw(v)) for v in (x, y) if is_array(raw(v))), "cpu"))
     return _where(x, y, condition=condition)
