@@ -15,7 +15,7 @@ from minigan.engine.autodiff import renew
 from minigan.engine.device import device_of, may_look, to_device, to_numpy, xp
 from minigan.engine.flat import clip_norm as clip_norm
 from minigan.engine.flat import flatten_, gather_, views
-from minigan.engine.habits import no_attribute
+from minigan.engine.habits import missing
 from minigan.engine.tensor import Tensor, wrap
 
 Parameters = Sequence[Tensor]
@@ -68,7 +68,7 @@ class Optimizer:
         self._take_hold()
 
     def __getattr__(self, name: str) -> Any:
-        raise no_attribute("Optimizer", name)
+        return missing("Optimizer", self, name)
 
     def _require(self, **ranges: tuple[float, float, float]) -> None:
         """Raise ValueError unless every name's (value, low, high) has low <= value < high."""

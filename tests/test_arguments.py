@@ -395,3 +395,29 @@ def test_a_missing_attribute_is_missing():
     assert not hasattr(x, "_repr_html_")
     assert not hasattr(mg.nn.Dense(1, 1), "zero_grad")
     assert inspect.isclass(Tensor)
+
+
+class WithProperties(mg.nn.Dense):
+    @property
+    def width(self):
+        return self.n_out
+
+    @property
+    def gradient(self):
+        return self.w.grad
+
+
+def test_an_error_inside_a_property_is_told_as_it_is():
+    network = WithProperties(2, 3)
+    with pytest.raises(AttributeError, match="^WithProperties has no attribute 'n_out'$"):
+        network.width
+    with pytest.raises(AttributeError, match="^Tensor has no attribute 'grad': no gradient is stored here"):
+        network.gradient
+
+    class Halving(mg.optim.SGD):
+        half = property(lambda self: self.rte / 2)
+
+    with pytest.raises(AttributeError, match="^Halving has no attribute 'rte'$"):
+        Halving(network.parameters()).half
+    network.n_out = 3
+    assert network.width == 3
