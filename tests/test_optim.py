@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -275,6 +276,39 @@ def test_wrong_gradients_are_refused_and_nothing_changes(given, message):
         np.testing.assert_array_equal(value, before[1][key])
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (np.ma.masked_array([1.0, 5.0], [False, True]), TypeError, "step: gradient 1: .* a masked array"),
+        (np.array([1.0, 2.0 + 1j]), TypeError, "step: gradient 1: .* complex128 is not supported"),
+        (np.array(["1", "2"]), TypeError, "step: gradient 1: .* <U1 is not supported"),
+        (np.array([1.0, 2.0], np.float16), TypeError, "step: gradient 1: .* float16 is not supported"),
+        ([None, 1.0], TypeError, "step: gradient 1: .* object is not supported"),
+        ([[1.0], 2.0], ValueError, "step: gradient 1: .* a rectangular array of numbers"),
+    ],
+    ids=["masked", "complex", "strings", "half precision", "None", "ragged"],
+)
+def test_what_tensor_refuses_is_no_gradient(given, error, message):
+    optimiser = optim.SGD(leaves((3,), (2,)), 0.1)
+    before = optimiser.buffer.copy()
+    with pytest.raises(error, match=message):
+        optimiser.step([np.ones(3), given])
+    np.testing.assert_array_equal(optimiser.buffer, before)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[0.1, 2.0], (0.1, 2.0), np.array([0.1, 2.0], ">f8"), np.array([0.1, 2.0]).view(np.recarray)],
+    ids=["list", "tuple", "bytes swapped", "subclass"],
+)
+def test_what_tensor_takes_is_a_gradient(given):
+    p = mg.tensor(np.zeros(2), requires_grad=True)
+    optim.SGD([p], 1.0).step([given])
+    assert p.data.tolist() == [-0.1, -2.0]
+    optim.SGD([p], 1.0).step([np.array([1, 2])])
+    assert p.data.tolist() == [-1.1, -4.0]
+
+
 def constant():
     return [mg.tensor(np.ones(3))]
 
@@ -353,6 +387,9 @@ def test_gradients_are_clipped_to_a_norm():
             optimiser.step([np.array([bad, 1.0])])
     with pytest.raises(ValueError, match="the norm must be a number > 0, not 0"):
         optim.clip_norm(0)
+    p, twin = pickle.loads(pickle.dumps((p, optimiser)))
+    twin.step([np.array([0.0, 7.0])])
+    np.testing.assert_allclose(p.numpy(), [-0.9, -2.2], rtol=1e-15)
 
 
 def test_learning_rates_have_the_usual_defaults():
