@@ -340,13 +340,46 @@ def mixed():
         (lambda: optim.Adam(leaves((3,)), betas=(0.9,)), ValueError, "Adam: betas must be a pair of numbers"),
         (lambda: optim.Adam(leaves((3,)), betas=(0.9, "x")), ValueError, "Adam: beta2 must be in .*, not 'x'"),
         (lambda: optim.Adam(leaves((3,)), ema_decay=[0.9]), ValueError, r"Adam: ema_decay must be in .*, not \[0.9\]"),
-        (lambda: optim.Adam(leaves((3,))).set_rate("x"), ValueError, "Adam: lr must be in .*, not 'x'"),
         (lambda: optim.SGD(leaves((3,)), 0.1).average(), ValueError, "ema_decay > 0"),
     ],
 )
 def test_bad_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "message"),
+    [
+        (optim.SGD, "lr", math.nan, r"SGD: lr must be in \[0, inf\), not nan"),
+        (optim.Adam, "lr", "x", "Adam: lr must be in .*, not 'x'"),
+        (optim.OptimisticSGD, "lr", -1.0, "OptimisticSGD: lr must be in .*, not -1.0"),
+        (optim.SGD, "momentum", math.nan, "SGD: momentum must be in .*, not nan"),
+        (optim.SGD, "weight_decay", math.inf, "SGD: weight_decay must be in .*, not inf"),
+        (optim.RMSProp, "alpha", 1.0, "RMSProp: alpha must be in .*, not 1.0"),
+        (optim.RMSProp, "eps", None, "RMSProp: eps must be in .*, not None"),
+        (optim.Adam, "betas", (0.9, math.nan), "Adam: beta2 must be in .*, not nan"),
+        (optim.OptimisticAdam, "betas", 0.9, "OptimisticAdam: betas must be a pair of numbers, not 0.9"),
+        (optim.Adam, "ema_decay", 1.0, "Adam: ema_decay must be in .*, not 1.0"),
+        (optim.SGD, "limit", math.nan, "SGD: limit must be in .*, not nan"),
+    ],
+)
+def test_a_setting_keeps_to_its_range_whenever_it_is_set(kind, name, value, message):
+    optimiser = kind(leaves((3,)))
+    before = getattr(optimiser, name)
+    with pytest.raises(ValueError, match=message):
+        setattr(optimiser, name, value)
+    assert getattr(optimiser, name) == before
+    setattr(optimiser, name, before)
+
+
+def test_a_new_learning_rate_holds_from_the_next_step_on():
+    p = mg.tensor(np.zeros(1), requires_grad=True)
+    optimiser = optim.SGD([p], 1.0)
+    optimiser.step([np.ones(1)])
+    optimiser.lr = 0.5
+    optimiser.step([np.ones(1)])
+    assert p.data.tolist() == [-1.5]
 
 
 # --- between the gradient and the step --------------------------------------------------------------------------------
