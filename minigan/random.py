@@ -6,6 +6,7 @@ of randomness: drawing more noise for one player changes neither the other's noi
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,11 @@ _first_seed = 0
 
 
 def shared(stream: str, offset: int) -> Generator:
-    """Return a generator for what is made one after the other in this process; :func:`manual_seed` resets it."""
-    generator = Generator(offset, stream=stream)
+    """Return a generator for what is made one after the other in this process; :func:`manual_seed` resets it.
+
+    Those of one stream differ by their ``offset``.
+    """
+    generator = Generator(_seed_of(stream, offset), stream=stream)
     _shared.append((generator, offset))
     return generator
 
@@ -38,7 +42,18 @@ def shared(stream: str, offset: int) -> Generator:
 def next_seed(use: str) -> int:
     """Return another seed at every call, by how many there were for this use."""
     _next_seeds[use] = _next_seeds.get(use, -1) + 1
-    return (_first_seed + _next_seeds[use]) % 2**64
+    return _seed_of(use, _next_seeds[use])
+
+
+def _seed_of(use: str, number: int) -> int:
+    """Return a seed of 64 bits, mixed from manual_seed's, the use and the number: seeds that are near give far ones.
+
+    After ``manual_seed(0)`` it is the number itself.
+    """
+    if not _first_seed:
+        return number
+    digest = hashlib.sha256(f"{_first_seed} {use} {number}".encode()).digest()
+    return int.from_bytes(digest[:8], "little")
 
 
 def manual_seed(seed: int) -> None:
@@ -48,11 +63,10 @@ def manual_seed(seed: int) -> None:
     their seeds themselves. ``seed`` is an integer from 0 to 2⁶⁴ − 1; a new process behaves as after ``manual_seed(0)``.
     """
     global _first_seed
-    Generator(seed)  # refuses what is no seed
+    _first_seed = Generator(seed).seed  # refuses what is no seed
     for generator, offset in _shared:
-        generator.seed, generator.step = (int(seed) + offset) % 2**64, 0
+        generator.seed, generator.step = _seed_of(generator.stream, offset), 0
     _next_seeds.clear()
-    _first_seed = int(seed) * 2**32 % 2**64
 
 
 class Generator:
