@@ -16,6 +16,8 @@ from minigan.engine.device import module, resolve, to_device
 from minigan.engine.recorder import perform
 from minigan.engine.tensor import FLOATS, Tensor, wrap
 from minigan.kernels.philox import check_counters
+from minigan.kernels.settings import whole
+from minigan.ops.shape import whole_numbers
 
 _NAMES = (
     "default", "init", "shuffle", "latent-D", "latent-G", "dropout", "penalty", "augmentation", "sample", "data",
@@ -78,13 +80,10 @@ class Generator:
     def __init__(self, seed: int = 0, *, stream: str = "default", step: int = 0, device: str = "cpu") -> None:
         if stream not in STREAMS:
             raise ValueError(f"unknown stream {stream!r}: choose from {', '.join(STREAMS)}")
-        for name, number in (("seed", seed), ("step", step)):
-            if isinstance(number, bool) or not isinstance(number, int | np.integer):
-                raise TypeError(f"a {name} must be an integer, not {type(number).__name__}")
         self.device = resolve(device)
-        self.seed = int(seed)
+        self.seed = whole("a seed", seed)
         self.stream = stream
-        self.step = int(step)
+        self.step = whole("a step", step)
         self.counters: Any = None
         check_counters(**self._counters())
 
@@ -98,7 +97,7 @@ class Generator:
     def _fill(self, fill: Any, shape: int | tuple[int, ...], dtype: Any) -> Tensor:
         if np.dtype(dtype) not in FLOATS:
             raise TypeError(f"random numbers are float32 or float64, not {np.dtype(dtype)}")
-        return wrap(perform(self._draw, fill, shape, dtype))
+        return wrap(perform(self._draw, fill, whole_numbers("a length", shape), dtype))
 
     def _draw(self, fill: Any, shape: int | tuple[int, ...], dtype: Any) -> Any:
         out = module(self.device).empty(shape, dtype)
@@ -131,7 +130,7 @@ class Generator:
 
     def permutation(self, n: int) -> np.ndarray:
         """Return 0 … n − 1 in random order: the order of n random 64-bit keys."""
-        words = np.empty(2 * n, np.uint32)
+        words = np.empty(2 * whole("permutation: n", n), np.uint32)
         kernels.philox_bits_(words, **self._counters())
         self.step += 1
         return np.argsort(words.view(np.uint64), kind="stable")

@@ -144,6 +144,7 @@ def test_numbers_alone_are_refused_as_arrays_of_them_are():
         ops.flatten_samples(2.0)
 
 
+W44 = np.ones((1, 1, 1, 1), np.float32)
 WRONG = [
     (ValueError, r"dense\(x \(\)\)", lambda x: ops.dense(x[0, 0], np.ones((1, 2), "f"))),
     (ValueError, "use \\* for a single number", lambda x: x @ 3),
@@ -158,6 +159,23 @@ WRONG = [
     (TypeError, "must be an integer", lambda x: ops.transpose(x, (0.0, 1.0))),
     (TypeError, "must be an integer", lambda x: x.sum(axis=0.0)),
     (TypeError, "must be an integer", lambda x: x.sum(axis=True)),
+    (TypeError, "must be an integer", lambda x: x.sum(axis=mg.tensor(0))),
+    (TypeError, "must be an integer", lambda x: x.transpose(True, 0)),
+    (TypeError, "axis must be an integer, not 0.0", lambda x: ops.concat([x, x], axis=0.0)),
+    (TypeError, "axis must be an integer, not True", lambda x: ops.concat([x, x], axis=True)),
+    (TypeError, "axis must be an integer, not None", lambda x: ops.stack([x, x], axis=None)),
+    (TypeError, "axis must be an integer, not True", lambda x: ops.stack([x, x], axis=True)),
+    (TypeError, "must be an integer, not 2.5", lambda x: ops.scatter_add(x, slice(2), (2.5, 2))),
+    (TypeError, "must be an integer, not True", lambda x: ops.scatter_add(x[0, 0], 0, (True,))),
+    (TypeError, "must be an integer", lambda x: ops.sum_to(x, (1.0, 2))),
+    (TypeError, "must be an integer", lambda x: mg.nn.Reshape(2.5, 2)),
+    (TypeError, "stride must be an int or a pair", lambda x: ops.conv2d(x[None, ..., None], W44, stride=True)),
+    (TypeError, "padding must be an int or a pair", lambda x: ops.conv2d(x[None, ..., None], W44, padding=(0, False))),
+    (TypeError, "kernel must be an int or a pair", lambda x: mg.nn.Conv2d(1, 1, True)),
+    (ValueError, "n_in must be a positive integer, not True", lambda x: mg.nn.Dense(True, 1)),
+    (TypeError, "exponent must be a number, not True", lambda x: x**True),
+    (TypeError, "must be a number, not True", lambda x: True**x),
+    (TypeError, "high must be a number, not True", lambda x: ops.clip(x, 0, True)),
     (TypeError, "astype: the dtype must be", lambda x: x.astype(np.complex64)),
     (TypeError, "astype: the dtype must be", lambda x: x.astype(np.float16)),
     (TypeError, "must be a number", lambda x: ops.clip(x, "0", 1)),
@@ -171,6 +189,18 @@ WRONG = [
 def test_what_an_op_cannot_mean_is_refused(error, words, call):
     with pytest.raises(error, match=words):
         call(mg.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True))
+
+
+def test_integers_of_any_kind_are_integers():
+    x = mg.tensor(np.ones((1, 4, 4, 1), np.float32))
+    for one, two in ((1, 2), (np.int8(1), np.uint64(2)), (np.array(1), np.array(2))):
+        assert ops.concat([x, x], axis=one).shape == (1, 8, 4, 1)
+        assert ops.stack([x, x], axis=one).shape == (1, 2, 4, 4, 1)
+        assert ops.conv2d(x, W44, stride=two).shape == ops.conv2d(x, W44, stride=(two, two)).shape == (1, 2, 2, 1)
+        assert ops.scatter_add(1.0, 0, two).shape == ops.broadcast_to(1.0, two).shape == (2,)
+        assert ops.sum(x, (one, two)).shape == (1, 1)
+        assert ops.reshape(x, two, -1).shape == (2, 8)
+    assert ops.conv2d(x, W44, stride=np.array([1, 2])).shape == (1, 4, 2, 1)
 
 
 # --- arrays that change afterwards ------------------------------------------------------------------------------------

@@ -420,6 +420,8 @@ def test_gradients_are_clipped_to_a_norm():
             optimiser.step([np.array([bad, 1.0])])
     with pytest.raises(ValueError, match="the norm must be a number > 0, not 0"):
         optim.clip_norm(0)
+    with pytest.raises(TypeError, match="the norm must be a number, not '1'"):
+        optim.clip_norm("1")
     p, twin = pickle.loads(pickle.dumps((p, optimiser)))
     twin.step([np.array([0.0, 7.0])])
     np.testing.assert_allclose(p.numpy(), [-0.9, -2.2], rtol=1e-15)

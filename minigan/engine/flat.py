@@ -12,6 +12,7 @@ import numpy as np
 from minigan import kernels
 from minigan.engine.device import as_array, device_of, is_array
 from minigan.engine.tensor import FLOATS, Tensor, tensor
+from minigan.kernels.settings import number
 
 
 def views(buffer: Any, shapes: Iterable[tuple[int, ...]]) -> list[Any]:
@@ -101,7 +102,7 @@ class clip_norm:
     most: float
 
     def __post_init__(self) -> None:
-        if not self.most > 0:
+        if not number("clip_norm: the norm", self.most) > 0:
             raise ValueError(f"clip_norm: the norm must be a number > 0, not {self.most}")
 
     def __call__(self, buffer: Any) -> None:

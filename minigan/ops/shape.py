@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,17 +11,13 @@ import numpy as np
 from minigan.engine.device import device_of, is_array, resolve, to_device, xp
 from minigan.engine.primitive import primitive_of_numbers
 from minigan.engine.tensor import Tensor
+from minigan.kernels.settings import whole
 from minigan.ops.elementwise import shape_of
 
 
 def whole_numbers(what: str, values: Any) -> tuple[int, ...]:
-    """Return the values as a tuple of Python's integers; TypeError for anything else, such as 2.5 or True."""
-    try:
-        if any(isinstance(n, bool | np.bool_) for n in values):
-            raise TypeError
-        return tuple(operator.index(n) for n in values)
-    except TypeError:
-        raise TypeError(f"{what} must be an integer, not {values!r}") from None
+    """Return an integer or several as a tuple of Python's; TypeError for anything else, such as 2.5 or True."""
+    return tuple(whole(what, n) for n in (values if np.iterable(values) else (values,)))
 
 
 @primitive_of_numbers
@@ -35,8 +30,7 @@ _reshape.defvjp(lambda g, y, x, *, shape: _reshape(g, shape=x.shape))
 
 def reshape(x: Any, *shape: Any) -> Tensor:
     """Return x in another shape with as many entries; one length may be −1. Takes a tuple or several ints."""
-    wanted = shape[0] if len(shape) == 1 and not isinstance(shape[0], int | np.integer) else shape
-    return _reshape(x, shape=whole_numbers("reshape: a length", wanted))
+    return _reshape(x, shape=whole_numbers("reshape: a length", shape[0] if len(shape) == 1 else shape))
 
 
 @primitive_of_numbers
@@ -134,7 +128,7 @@ def getitem(x: Any, index: Any) -> Tensor:
 
 def scatter_add(x: Any, index: Any, shape: tuple[int, ...]) -> Tensor:
     """Return zeros of ``shape`` with x added at ``index``, repeated indices adding up: the adjoint of getitem."""
-    return _scatter_add(x, index=_plain_index(index), shape=tuple(shape))
+    return _scatter_add(x, index=_plain_index(index), shape=whole_numbers("scatter_add: a length", shape))
 
 
 @primitive_of_numbers
@@ -155,7 +149,7 @@ def concat(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """Join Tensors along an existing axis; their other axes must agree."""
     if not xs:
         raise ValueError("concat: needs at least one Tensor")
-    ndim = len(shape_of(xs[0]))
+    ndim, axis = len(shape_of(xs[0])), whole("concat: axis", axis)
     if not -ndim <= axis < ndim:
         raise ValueError(f"concat: axis {axis} is not one of the {ndim} axes of {shape_of(xs[0])}")
     return _concat(*xs, axis=axis % ndim)
@@ -165,7 +159,7 @@ def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """Join Tensors of one shape along a new axis."""
     if not xs:
         raise ValueError("stack: needs at least one Tensor")
-    shape = shape_of(xs[0])
+    shape, axis = shape_of(xs[0]), whole("stack: axis", axis)
     if any(shape_of(x) != shape for x in xs):
         raise ValueError(f"stack: all shapes must be equal, got {', '.join(str(shape_of(x)) for x in xs)}")
     if not -len(shape) - 1 <= axis <= len(shape):
