@@ -45,9 +45,11 @@ ALL_OPS = FLOAT_OPS | {
     "abs": ops.abs,
     "square": ops.square,
     "maximum": lambda x: ops.maximum(x, x),
+    "minimum": lambda x: ops.minimum(x, x),
     "where": lambda x: ops.where(np.array(True), x, x),
     "sum": ops.sum,
     "max": ops.max,
+    "min": ops.min,
     "reshape": lambda x: ops.reshape(x, (8,)),
     "transpose": ops.transpose,
     "getitem": lambda x: ops.getitem(x, 0),
@@ -90,10 +92,25 @@ def test_the_floats_stay_what_they_are(name, backend):
 
 
 def test_every_public_op_is_in_these_tables():
-    helpers = {"leaky_relu", "min", "minimum", "to"}
+    helpers = {"leaky_relu", "to"}
     assert set(ops.__all__) - set(ALL_OPS) == helpers
     assert {p.name for p in primitives()} >= {"exp", "exponential"}
     assert any(row.name.startswith("exponential") or "exponential" in row.name for row in ROWS)
+
+
+EXTREMES = [(np.uint8, [0, 5, 9]), (np.int8, [-128, 5, 127]), (np.int64, [-(2**63), 1, 7]), (bool, [False, True])]
+
+
+@pytest.mark.parametrize(("dtype", "values"), [*EXTREMES, (np.uint64, [0, 1, 2**64 - 1]), (np.float32, [-1.5, 2.0])])
+def test_the_least_and_the_largest_of_any_numbers(dtype, values):
+    x = mg.tensor(np.array(values, dtype))
+    for kind in (ops.min, np.min, np.amin, lambda x: x.min()):
+        assert (kind(x).dtype, kind(x).item()) == (dtype, values[0])
+    for kind in (ops.max, np.max, np.amax, lambda x: x.max()):
+        assert (kind(x).dtype, kind(x).item()) == (dtype, values[-1])
+    turned = x.numpy()[::-1]
+    assert ops.minimum(x, turned).data.tolist() == np.minimum(x.numpy(), turned).tolist()
+    assert ops.maximum(x, turned).data.tolist() == np.maximum(x.numpy(), turned).tolist()
 
 
 def test_integers_do_not_mix_with_floats_and_masks_do():
@@ -356,7 +373,7 @@ def test_habits_that_work():
     assert ops.clip(x).data.tolist() == x.data.tolist()
     assert f"{x.sum():.3f}" == "-1.000"
     assert f"{x}" == str(x)
-    for function in (np.mean, np.sum, np.max, np.min, np.var):
+    for function in (np.mean, np.sum, np.max, np.amax, np.min, np.amin, np.var):
         y = function(x)
         assert isinstance(y, Tensor)
         mg.grad(y, x)
@@ -375,7 +392,7 @@ def test_habits_that_work():
     assert np.matmul(x, x.T).shape == (1, 1)
     assert np.isfinite(x.detach()).all()
     assert np.allclose(x.detach(), x.detach().numpy())
-    assert np.shape(x) == (1, 2)
+    assert (np.shape(x), np.ndim(x), np.size(x), np.size(x, 0), np.size(x, axis=-1)) == ((1, 2), 2, 2, 1, 2)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,12 @@ def _amax(x: Any, *, axes: tuple[int, ...]) -> Any:
     return x.max(axes, keepdims=True)
 
 
-def _amax_vjp(g: Tensor, y: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> Tensor:
+@primitive_of_numbers
+def _amin(x: Any, *, axes: tuple[int, ...]) -> Any:
+    return x.min(axes, keepdims=True)
+
+
+def _shared_by_ties(g: Tensor, y: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> Tensor:
     return g * constant(_share_of_ties, x.data, y.data, axes)
 
 
@@ -122,7 +127,8 @@ def _share_of_ties(x: Any, y: Any, axes: tuple[int, ...]) -> Any:
     return (winners / winners.sum(axes, keepdims=True)).astype(x.dtype)
 
 
-_amax.defvjp(_amax_vjp)
+_amax.defvjp(_shared_by_ties)
+_amin.defvjp(_shared_by_ties)
 
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -138,7 +144,7 @@ def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     x = _as_tensor(x)
     axes = axes_of("min", x, axis)
     _count("min", x, axes)
-    return _drop(-_amax(-x, axes=axes), axes, keepdims)
+    return _drop(_amin(x, axes=axes), axes, keepdims)
 
 
 @primitive
