@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +17,7 @@ import numpy as np
 
 from minigan.kernels.cpu.jit import say, why_no_compiler
 from minigan.kernels.gpu import launch as cuda
+from minigan.kernels.settings import KINDS
 
 Implementation = Callable[..., Any]
 
@@ -113,11 +113,7 @@ class Kernel:
         """Return a setting in the type that the signature declares."""
         if type(value) is type(array) and type(array) is not np.ndarray:
             return value  # a captured graph reads the setting from device memory
-        convert = self._settings[name][1]
-        try:
-            return convert(value)
-        except (TypeError, ValueError):
-            raise TypeError(f"{name} must be {_WORDS[convert]}, not {value!r}") from None
+        return self._settings[name][1](name, value)
 
     def __repr__(self) -> str:
         return f"<kernel {self.__name__}: {', '.join(self.implementations)}>"
@@ -140,50 +136,6 @@ def writable(**arrays: Any) -> None:
             raise ValueError(f"{name} is changed in place, and it is read-only")
 
 
-# --- settings ---------------------------------------------------------------------------------------------------------
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError
-    return float(value)
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool | np.bool_):
-        raise TypeError
-    return operator.index(value)
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return str(value)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    if type(value) is tuple and len(value) == 2 and type(value[0]) is int and type(value[1]) is int:
-        return value
-    first, second = value
-    return _whole(first), _whole(second)
-
-
-def _wholes(value: Any) -> tuple[int, ...]:
-    return tuple(map(_whole, value))
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError
-    return bool(value)
-
-
-_KINDS: dict[Any, Any] = {float: _number, int: _whole, str: _name, bool: _truth}
-_KINDS |= {tuple[int, int]: _pair, tuple[int, ...]: _wholes}
-_WORDS = {_number: "a number", _whole: "an integer", _name: "a string", _truth: "True or False"}
-_WORDS |= {_pair: "a pair of integers", _wholes: "a tuple of integers"}
-
-
 def _declared(reference: Implementation) -> tuple[dict[str, bool], dict[str, Any]]:
     """Return the arrays of a reference, with whether each may be left out, and its settings with their types."""
     arrays, settings = {}, {}
@@ -192,7 +144,7 @@ def _declared(reference: Implementation) -> tuple[dict[str, bool], dict[str, Any
         if kind in (Any, Any | None):
             arrays[name] = kind is not Any
         else:
-            settings[name] = kind, _KINDS[kind]
+            settings[name] = kind, KINDS[kind]
     return arrays, settings
 
 

@@ -15,10 +15,10 @@ from minigan.engine.autodiff import renew
 from minigan.engine.device import device_of, may_look, to_device, to_numpy, xp
 from minigan.engine.flat import clip_norm as clip_norm
 from minigan.engine.flat import flatten_, gather_, views
-from minigan.engine.habits import no_attribute
+from minigan.engine.habits import missing
 from minigan.engine.tensor import Tensor, wrap
 
-Parameters = Sequence[Tensor]
+Leaves = Sequence[Tensor]
 
 
 class Optimizer:
@@ -28,26 +28,28 @@ class Optimizer:
     ``ema_decay`` in (0, 1) the average e ← e + (1 − decay)(p − e) is kept too: see :meth:`average`. A
     ``limit`` holds every parameter in [−limit, limit] after every step (weight clipping, 1701.07875).
 
+    A setting that has a range in ``ranges`` keeps to it whenever it is set; a new ``lr`` holds from the next step on.
+
     If ``between`` is set, ``between(buffer)`` gets the whole gradient, flat, before every step and changes it in place
     (:func:`clip_norm`, or a sum over processes).
     """
 
     slots: tuple[str, ...] = ()
+    ranges: dict[str, tuple[float, float]] = {"lr": (0, math.inf), "ema_decay": (0, 1), "limit": (0, math.inf)}
+    rate: Any = None
     limit: float | None = None
     between: Callable[[Any], None] | None = None
 
-    def __init__(self, parameters: Parameters, lr: float = 1e-3, ema_decay: float = 0.0) -> None:
+    def __init__(self, parameters: Leaves, lr: float = 1e-3, ema_decay: float = 0.0) -> None:
         self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError(f"{type(self).__name__}: there are no parameters to optimise")
-        self._require(lr=(lr, 0, math.inf), ema_decay=(ema_decay, 0, 1))
+        self.clock: Any = None
         self.lr = lr
         self.ema_decay = ema_decay
         self.steps = 0
-        self.clock: Any = None
-        self.rate: Any = None
         self._take_hold()
-        self.ema = self.buffer.copy() if ema_decay else self._empty()
+        self.ema = self.buffer.copy() if ema_decay else self.buffer[:0].copy()
         for slot in self.slots:
             setattr(self, slot, np.zeros_like(self.buffer))
 
@@ -68,16 +70,20 @@ class Optimizer:
         self._take_hold()
 
     def __getattr__(self, name: str) -> Any:
-        raise no_attribute("Optimizer", name)
+        return missing("Optimizer", self, name)
 
-    def _require(self, **ranges: tuple[float, float, float]) -> None:
-        """Raise ValueError unless every name's (value, low, high) has low <= value < high."""
-        for name, (value, low, high) in ranges.items():
-            if not isinstance(value, Real) or isinstance(value, bool) or not low <= value < high:
-                raise ValueError(f"{type(self).__name__}: {name} must be in [{low:g}, {high:g}), not {value!r}")
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.ranges and not (name == "limit" and value is None):
+            self._require(name, value)
+        super().__setattr__(name, value)
+        if name == "lr" and self.rate is not None:
+            self.rate.fill(value)  # a captured graph reads it there
 
-    def _empty(self) -> Any:
-        return np.empty_like(self.buffer[:0])
+    def _require(self, name: str, value: float) -> None:
+        """Raise ValueError unless the value has its range: low <= value < high."""
+        low, high = self.ranges[name]
+        if not isinstance(value, Real) or isinstance(value, bool) or not low <= value < high:
+            raise ValueError(f"{type(self).__name__}: {name} must be in [{low:g}, {high:g}), not {value!r}")
 
     def step(self, gradients: Sequence[Any]) -> None:
         """Move the parameters against ``gradients``: a Tensor or array for each parameter, of its shape.
@@ -113,13 +119,6 @@ class Optimizer:
         self.clock = to_device(np.array([self.steps], np.uint64), device_of(self.buffer)) if there else None
         self.rate = to_device(np.array([self.lr], np.float64), device_of(self.buffer)) if there else None
 
-    def set_rate(self, lr: float) -> None:
-        """Change the learning rate, also of a captured graph's next launches."""
-        self._require(lr=(lr, 0, math.inf))
-        self.lr = lr
-        if self.rate is not None:
-            self.rate.fill(lr)
-
     def _pace(self) -> dict[str, Any]:
         """Return what all kernels take: the decay of the average, and lr, which a captured graph has in its memory."""
         return {"lr": self.lr if self.rate is None else self.rate, "decay": self.ema_decay}
@@ -136,8 +135,8 @@ class Optimizer:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the state that a bitwise resume needs: the moments, the average and the number of steps."""
-        arrays = {slot: getattr(self, slot) for slot in (*self.slots, "ema") if getattr(self, slot).size}
-        arrays = {slot: np.array(to_numpy(array)) for slot, array in arrays.items()}
+        kept = [slot for slot in (*self.slots, "ema") if getattr(self, slot).size]
+        arrays = {slot: np.array(to_numpy(getattr(self, slot))) for slot in kept}
         return {**arrays, "steps": np.array(self.steps, np.int64)}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
@@ -153,9 +152,11 @@ class Optimizer:
 class SGD(Optimizer):
     """Gradient descent with momentum u ← momentum·u + (g + weight_decay·p), p ← p − lr·u."""
 
+    ranges = {**Optimizer.ranges, "momentum": (0, 1), "weight_decay": (0, math.inf)}
+
     def __init__(
         self,
-        parameters: Parameters,
+        parameters: Leaves,
         lr: float = 1e-3,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
@@ -164,10 +165,9 @@ class SGD(Optimizer):
     ) -> None:
         self.slots = ("velocity",) if momentum else ()
         super().__init__(parameters, lr, ema_decay)
-        self._require(momentum=(momentum, 0, 1), weight_decay=(weight_decay, 0, math.inf))
         self.momentum, self.weight_decay = momentum, weight_decay
         if not momentum:
-            self.velocity = self._empty()
+            self.velocity = self.buffer[:0].copy()
 
     def _step_(self) -> None:
         arrays = self.buffer, self.gradient, self.velocity, self.ema
@@ -178,19 +178,13 @@ class RMSProp(Optimizer):
     """Gradient descent scaled by a running root mean square: v ← αv + (1 − α)g², p ← p − lr·g/(√v + ε)."""
 
     slots = ("square",)
+    ranges = {**Optimizer.ranges, "alpha": (0, 1), "eps": (0, math.inf)}
     square: Any
 
     def __init__(
-        self,
-        parameters: Parameters,
-        lr: float = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        *,
-        ema_decay: float = 0.0,
+        self, parameters: Leaves, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, *, ema_decay: float = 0.0
     ) -> None:
         super().__init__(parameters, lr, ema_decay)
-        self._require(alpha=(alpha, 0, 1), eps=(eps, 0, math.inf))
         self.alpha, self.eps = alpha, eps
 
     def _step_(self) -> None:
@@ -206,12 +200,13 @@ class Adam(Optimizer):
     """Adam with bias-corrected moments (1412.6980); its first step is −lr·g/(|g| + ε)."""
 
     slots: tuple[str, ...] = ("first", "second")
+    ranges = {**Optimizer.ranges, "beta1": (0, 1), "beta2": (0, 1), "eps": (0, math.inf)}
     first: Any
     second: Any
 
     def __init__(
         self,
-        parameters: Parameters,
+        parameters: Leaves,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -219,10 +214,15 @@ class Adam(Optimizer):
         ema_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr, ema_decay)
-        if not isinstance(betas, Sequence) or len(betas) != 2:
-            raise ValueError(f"{type(self).__name__}: betas must be a pair of numbers, not {betas!r}")
-        self._require(beta1=(betas[0], 0, 1), beta2=(betas[1], 0, 1), eps=(eps, 0, math.inf))
         self.betas, self.eps = betas, eps
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "betas":
+            if not isinstance(value, Sequence) or len(value) != 2:
+                raise ValueError(f"{type(self).__name__}: betas must be a pair of numbers, not {value!r}")
+            self._require("beta1", value[0])
+            self._require("beta2", value[1])
+        super().__setattr__(name, value)
 
     def _step_(self) -> None:
         arrays, (beta1, beta2) = (self.buffer, self.gradient, self.first, self.second, self.ema), self.betas
@@ -246,7 +246,7 @@ class _Optimistic(Optimizer):
     def _step_(self) -> None:
         before, decay = self.buffer.copy(), self.ema_decay
         self.ema_decay = 0.0  # the average follows the final parameters
-        empty, self.ema = self.ema, self._empty()
+        empty, self.ema = self.ema, self.buffer[:0].copy()
         try:
             super()._step_()
         finally:
@@ -263,7 +263,7 @@ class OptimisticSGD(_Optimistic, SGD):
     """Optimistic mirror descent: p ← p − 2·lr·g_t + lr·g_{t−1}, g_{−1} = 0 (1711.00141, section 3)."""
 
     def __init__(
-        self, parameters: Parameters, lr: float = 1e-3, weight_decay: float = 0.0, *, ema_decay: float = 0.0
+        self, parameters: Leaves, lr: float = 1e-3, weight_decay: float = 0.0, *, ema_decay: float = 0.0
     ) -> None:
         super().__init__(parameters, lr, 0.0, weight_decay, ema_decay=ema_decay)
         self.slots = ("past",)
@@ -284,12 +284,9 @@ class Kind:
     optimistic: Callable[..., Optimizer] | None = None
     takes: tuple[str, ...] = ()
 
-    def make(
-        self, parameters: Parameters, lr: float, ema_decay: float, *, optimistic: bool, **settings: Any
-    ) -> Optimizer:
+    def make(self, parameters: Leaves, lr: float, ema_decay: float, *, optimistic: bool, **settings: Any) -> Optimizer:
         """Return the optimiser; settings that it does not take are left out."""
-        kind = self.optimistic if optimistic else self.plain
-        assert kind is not None
+        kind: Any = self.optimistic if optimistic else self.plain
         return kind(parameters, lr, ema_decay=ema_decay, **{name: settings[name] for name in self.takes})
 
 

@@ -6,6 +6,7 @@ of randomness: drawing more noise for one player changes neither the other's noi
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from minigan.engine.device import module, resolve, to_device
 from minigan.engine.recorder import perform
 from minigan.engine.tensor import FLOATS, Tensor, wrap
 from minigan.kernels.philox import check_counters
+from minigan.kernels.settings import whole
+from minigan.ops.shape import whole_numbers
 
 _NAMES = (
     "default", "init", "shuffle", "latent-D", "latent-G", "dropout", "penalty", "augmentation", "sample", "data",
@@ -29,8 +32,11 @@ _first_seed = 0
 
 
 def shared(stream: str, offset: int) -> Generator:
-    """Return a generator for what is made one after the other in this process; :func:`manual_seed` resets it."""
-    generator = Generator(offset, stream=stream)
+    """Return a generator for what is made one after the other in this process; :func:`manual_seed` resets it.
+
+    Those of one stream differ by their ``offset``.
+    """
+    generator = Generator(_seed_of(stream, offset), stream=stream)
     _shared.append((generator, offset))
     return generator
 
@@ -38,7 +44,18 @@ def shared(stream: str, offset: int) -> Generator:
 def next_seed(use: str) -> int:
     """Return another seed at every call, by how many there were for this use."""
     _next_seeds[use] = _next_seeds.get(use, -1) + 1
-    return (_first_seed + _next_seeds[use]) % 2**64
+    return _seed_of(use, _next_seeds[use])
+
+
+def _seed_of(use: str, number: int) -> int:
+    """Return a seed of 64 bits, mixed from manual_seed's, the use and the number: seeds that are near give far ones.
+
+    After ``manual_seed(0)`` it is the number itself.
+    """
+    if not _first_seed:
+        return number
+    digest = hashlib.sha256(f"{_first_seed} {use} {number}".encode()).digest()
+    return int.from_bytes(digest[:8], "little")
 
 
 def manual_seed(seed: int) -> None:
@@ -48,11 +65,10 @@ def manual_seed(seed: int) -> None:
     their seeds themselves. ``seed`` is an integer from 0 to 2⁶⁴ − 1; a new process behaves as after ``manual_seed(0)``.
     """
     global _first_seed
-    Generator(seed)  # refuses what is no seed
+    _first_seed = Generator(seed).seed  # refuses what is no seed
     for generator, offset in _shared:
-        generator.seed, generator.step = (int(seed) + offset) % 2**64, 0
+        generator.seed, generator.step = _seed_of(generator.stream, offset), 0
     _next_seeds.clear()
-    _first_seed = int(seed) * 2**32 % 2**64
 
 
 class Generator:
@@ -64,13 +80,10 @@ class Generator:
     def __init__(self, seed: int = 0, *, stream: str = "default", step: int = 0, device: str = "cpu") -> None:
         if stream not in STREAMS:
             raise ValueError(f"unknown stream {stream!r}: choose from {', '.join(STREAMS)}")
-        for name, number in (("seed", seed), ("step", step)):
-            if isinstance(number, bool) or not isinstance(number, int | np.integer):
-                raise TypeError(f"a {name} must be an integer, not {type(number).__name__}")
         self.device = resolve(device)
-        self.seed = int(seed)
+        self.seed = whole("a seed", seed)
         self.stream = stream
-        self.step = int(step)
+        self.step = whole("a step", step)
         self.counters: Any = None
         check_counters(**self._counters())
 
@@ -84,7 +97,7 @@ class Generator:
     def _fill(self, fill: Any, shape: int | tuple[int, ...], dtype: Any) -> Tensor:
         if np.dtype(dtype) not in FLOATS:
             raise TypeError(f"random numbers are float32 or float64, not {np.dtype(dtype)}")
-        return wrap(perform(self._draw, fill, shape, dtype))
+        return wrap(perform(self._draw, fill, whole_numbers("a length", shape), dtype))
 
     def _draw(self, fill: Any, shape: int | tuple[int, ...], dtype: Any) -> Any:
         out = module(self.device).empty(shape, dtype)
@@ -117,7 +130,7 @@ class Generator:
 
     def permutation(self, n: int) -> np.ndarray:
         """Return 0 … n − 1 in random order: the order of n random 64-bit keys."""
-        words = np.empty(2 * n, np.uint32)
+        words = np.empty(2 * whole("permutation: n", n), np.uint32)
         kernels.philox_bits_(words, **self._counters())
         self.step += 1
         return np.argsort(words.view(np.uint64), kind="stable")

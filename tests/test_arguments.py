@@ -46,9 +46,11 @@ ALL_OPS = FLOAT_OPS | {
     "abs": ops.abs,
     "square": ops.square,
     "maximum": lambda x: ops.maximum(x, x),
+    "minimum": lambda x: ops.minimum(x, x),
     "where": lambda x: ops.where(np.array(True), x, x),
     "sum": ops.sum,
     "max": ops.max,
+    "min": ops.min,
     "reshape": lambda x: ops.reshape(x, (8,)),
     "transpose": ops.transpose,
     "getitem": lambda x: ops.getitem(x, 0),
@@ -91,10 +93,25 @@ def test_the_floats_stay_what_they_are(name, backend):
 
 
 def test_every_public_op_is_in_these_tables():
-    helpers = {"leaky_relu", "min", "minimum", "to"}
+    helpers = {"leaky_relu", "to"}
     assert set(ops.__all__) - set(ALL_OPS) == helpers
     assert {p.name for p in primitives()} >= {"exp", "exponential"}
     assert any(row.name.startswith("exponential") or "exponential" in row.name for row in ROWS)
+
+
+EXTREMES = [(np.uint8, [0, 5, 9]), (np.int8, [-128, 5, 127]), (np.int64, [-(2**63), 1, 7]), (bool, [False, True])]
+
+
+@pytest.mark.parametrize(("dtype", "values"), [*EXTREMES, (np.uint64, [0, 1, 2**64 - 1]), (np.float32, [-1.5, 2.0])])
+def test_the_least_and_the_largest_of_any_numbers(dtype, values):
+    x = mg.tensor(np.array(values, dtype))
+    for kind in (ops.min, np.min, np.amin, lambda x: x.min()):
+        assert (kind(x).dtype, kind(x).item()) == (dtype, values[0])
+    for kind in (ops.max, np.max, np.amax, lambda x: x.max()):
+        assert (kind(x).dtype, kind(x).item()) == (dtype, values[-1])
+    turned = x.numpy()[::-1]
+    assert ops.minimum(x, turned).data.tolist() == np.minimum(x.numpy(), turned).tolist()
+    assert ops.maximum(x, turned).data.tolist() == np.maximum(x.numpy(), turned).tolist()
 
 
 def test_integers_do_not_mix_with_floats_and_masks_do():
@@ -109,6 +126,43 @@ def test_integers_do_not_mix_with_floats_and_masks_do():
     assert mask.sum().item() == 1
 
 
+NUMBERS_ALONE = [
+    (lambda: ops.add(1.0, 2.0), np.float32, 3.0),
+    (lambda: ops.add(1, 2), np.int64, 3),
+    (lambda: ops.sub(1, 0.5), np.float32, 0.5),
+    (lambda: ops.mul(True, 2.0), np.float32, 2.0),
+    (lambda: ops.maximum(True, False), np.bool_, True),
+    (lambda: ops.power(2.0, 3.0), np.float32, 8.0),
+    (lambda: ops.exp(0.0), np.float32, 1.0),
+    (lambda: ops.exp(np.float64(0)), np.float32, 1.0),
+    (lambda: ops.relu(-1.0), np.float32, 0.0),
+    (lambda: ops.mean_loss(1.0, "square"), np.float32, 0.5),
+    (lambda: ops.where(True, 1, 0.5), np.float32, 1.0),
+    (lambda: ops.where(np.array([True, False]), 1.0, 0.0), np.float32, [1.0, 0.0]),
+    (lambda: ops.reshape(2.0, (1,)), np.float32, [2.0]),
+    (lambda: ops.stack([1.0, 2.0]), np.float32, [1.0, 2.0]),
+    (lambda: ops.transpose(2), np.int64, 2),
+    (lambda: ops.to(2.0, "cpu"), np.float32, 2.0),
+]
+
+
+@pytest.mark.parametrize(("call", "dtype", "value"), NUMBERS_ALONE)
+def test_numbers_alone_become_arrays_by_the_rule_of_tensor(call, dtype, value):
+    y = call()
+    assert type(y.data) is np.ndarray
+    assert (y.dtype, y.data.tolist()) == (dtype, value)
+    assert repr(y).startswith("tensor(")
+
+
+def test_numbers_alone_are_refused_as_arrays_of_them_are():
+    for call in (lambda: ops.exp(1), lambda: ops.div(1, 2), lambda: ops.power(2, 3)):
+        with pytest.raises(TypeError, match="must be float32 or float64"):
+            call()
+    with pytest.raises(ValueError, match="not a single number"):
+        ops.flatten_samples(2.0)
+
+
+W44 = np.ones((1, 1, 1, 1), np.float32)
 WRONG = [
     (ValueError, r"dense\(x \(\)\)", lambda x: ops.dense(x[0, 0], np.ones((1, 2), "f"))),
     (ValueError, "use \\* for a single number", lambda x: x @ 3),
@@ -123,6 +177,23 @@ WRONG = [
     (TypeError, "must be an integer", lambda x: ops.transpose(x, (0.0, 1.0))),
     (TypeError, "must be an integer", lambda x: x.sum(axis=0.0)),
     (TypeError, "must be an integer", lambda x: x.sum(axis=True)),
+    (TypeError, "must be an integer", lambda x: x.sum(axis=mg.tensor(0))),
+    (TypeError, "must be an integer", lambda x: x.transpose(True, 0)),
+    (TypeError, "axis must be an integer, not 0.0", lambda x: ops.concat([x, x], axis=0.0)),
+    (TypeError, "axis must be an integer, not True", lambda x: ops.concat([x, x], axis=True)),
+    (TypeError, "axis must be an integer, not None", lambda x: ops.stack([x, x], axis=None)),
+    (TypeError, "axis must be an integer, not True", lambda x: ops.stack([x, x], axis=True)),
+    (TypeError, "must be an integer, not 2.5", lambda x: ops.scatter_add(x, slice(2), (2.5, 2))),
+    (TypeError, "must be an integer, not True", lambda x: ops.scatter_add(x[0, 0], 0, (True,))),
+    (TypeError, "must be an integer", lambda x: ops.sum_to(x, (1.0, 2))),
+    (TypeError, "must be an integer", lambda x: mg.nn.Reshape(2.5, 2)),
+    (TypeError, "stride must be an int or a pair", lambda x: ops.conv2d(x[None, ..., None], W44, stride=True)),
+    (TypeError, "padding must be an int or a pair", lambda x: ops.conv2d(x[None, ..., None], W44, padding=(0, False))),
+    (TypeError, "kernel must be an int or a pair", lambda x: mg.nn.Conv2d(1, 1, True)),
+    (ValueError, "n_in must be a positive integer, not True", lambda x: mg.nn.Dense(True, 1)),
+    (TypeError, "exponent must be a number, not True", lambda x: x**True),
+    (TypeError, "must be a number, not True", lambda x: True**x),
+    (TypeError, "high must be a number, not True", lambda x: ops.clip(x, 0, True)),
     (TypeError, "astype: the dtype must be", lambda x: x.astype(np.complex64)),
     (TypeError, "astype: the dtype must be", lambda x: x.astype(np.float16)),
     (TypeError, "must be a number", lambda x: ops.clip(x, "0", 1)),
@@ -136,6 +207,18 @@ WRONG = [
 def test_what_an_op_cannot_mean_is_refused(error, words, call):
     with pytest.raises(error, match=words):
         call(mg.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True))
+
+
+def test_integers_of_any_kind_are_integers():
+    x = mg.tensor(np.ones((1, 4, 4, 1), np.float32))
+    for one, two in ((1, 2), (np.int8(1), np.uint64(2)), (np.array(1), np.array(2))):
+        assert ops.concat([x, x], axis=one).shape == (1, 8, 4, 1)
+        assert ops.stack([x, x], axis=one).shape == (1, 2, 4, 4, 1)
+        assert ops.conv2d(x, W44, stride=two).shape == ops.conv2d(x, W44, stride=(two, two)).shape == (1, 2, 2, 1)
+        assert ops.scatter_add(1.0, 0, two).shape == ops.broadcast_to(1.0, two).shape == (2,)
+        assert ops.sum(x, (one, two)).shape == (1, 1)
+        assert ops.reshape(x, two, -1).shape == (2, 8)
+    assert ops.conv2d(x, W44, stride=np.array([1, 2])).shape == (1, 4, 2, 1)
 
 
 # --- arrays that change afterwards ------------------------------------------------------------------------------------
@@ -312,7 +395,7 @@ def test_habits_that_work():
     assert ops.clip(x).data.tolist() == x.data.tolist()
     assert f"{x.sum():.3f}" == "-1.000"
     assert f"{x}" == str(x)
-    for function in (np.mean, np.sum, np.max, np.min, np.var):
+    for function in (np.mean, np.sum, np.max, np.amax, np.min, np.amin, np.var):
         y = function(x)
         assert isinstance(y, Tensor)
         mg.grad(y, x)
@@ -331,7 +414,7 @@ def test_habits_that_work():
     assert np.matmul(x, x.T).shape == (1, 1)
     assert np.isfinite(x.detach()).all()
     assert np.allclose(x.detach(), x.detach().numpy())
-    assert np.shape(x) == (1, 2)
+    assert (np.shape(x), np.ndim(x), np.size(x), np.size(x, 0), np.size(x, axis=-1)) == ((1, 2), 2, 2, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -381,3 +464,29 @@ def test_a_missing_attribute_is_missing():
     assert not hasattr(x, "_repr_html_")
     assert not hasattr(mg.nn.Dense(1, 1), "zero_grad")
     assert inspect.isclass(Tensor)
+
+
+class WithProperties(mg.nn.Dense):
+    @property
+    def width(self):
+        return self.n_out
+
+    @property
+    def gradient(self):
+        return self.w.grad
+
+
+def test_an_error_inside_a_property_is_told_as_it_is():
+    network = WithProperties(2, 3)
+    with pytest.raises(AttributeError, match="^WithProperties has no attribute 'n_out'$"):
+        network.width
+    with pytest.raises(AttributeError, match="^Tensor has no attribute 'grad': no gradient is stored here"):
+        network.gradient
+
+    class Halving(mg.optim.SGD):
+        half = property(lambda self: self.rte / 2)
+
+    with pytest.raises(AttributeError, match="^Halving has no attribute 'rte'$"):
+        Halving(network.parameters()).half
+    network.n_out = 3
+    assert network.width == 3

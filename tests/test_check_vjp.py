@@ -53,6 +53,7 @@ RIGHT = {
     "one-sided domain": (lambda x: np.log(x) + np.sqrt(x), lambda g, x: g * (1 / x + 0.5 / np.sqrt(x)), [np.array([1e-4, 2.0])]),
     "a domain guarded by an error": (lambda x: guarded(x), lambda g, x: g * 0.5 / np.sqrt(x), [np.array([1e-3])]),
     "large": (lambda x: np.sin(x) * x, lambda g, x: g * (np.cos(x) * x + np.sin(x)), [np.linspace(-3, 3, 4001)]),
+    "a structure": (lambda x, p: x @ p["w"] + p["b"][0], lambda g, x, p: (g @ p["w"].T, [x.T @ g, g.sum(0)]), [X, {"w": W, "b": (W[0],)}]),
     "empty": (lambda x: x * 2, lambda g, x: g * 2, [np.empty((0, 2))]),
 }  # fmt: skip
 

@@ -191,6 +191,24 @@ def test_value_and_grad_in_both_spellings():
     assert (value.item(), da.item(), db.item()) == (10.0, 5.0, 2.0)
 
 
+def test_transforms_make_tensors_by_the_rule_of_tensor():
+    def cube(x):
+        return (x**3).sum()
+
+    for x0 in (1.5, [1.0, 2.0], np.ones(2), np.ones(2, np.float32), np.float64(1.5)):
+        value, pullback = mg.vjp(cube, x0)
+        assert value.dtype == pullback(1.0)[0].dtype == mg.tensor(x0).dtype
+        assert mg.value_and_grad(cube, x0)[1].dtype == mg.tensor(x0).dtype
+        assert mg.jvp(cube, [x0], [np.ones(np.shape(x0))])[1].dtype == mg.tensor(x0).dtype
+    assert mg.hvp(cube, 1.5, 1.0).dtype == np.float32
+    for wrong in (np.ma.masked_array([1.0, 5.0], [False, True]), np.ones(2, np.complex64), "1", None):
+        for call in (lambda x: mg.vjp(cube, x), lambda x: mg.value_and_grad(cube)(x), lambda x: mg.jvp(cube, [x], [x])):
+            with pytest.raises(TypeError, match=r"tensor\(data\)"):
+                call(wrong)
+    with pytest.raises(TypeError, match="only float32 and float64 can be differentiated, not int64"):
+        mg.vjp(cube, 1)
+
+
 def test_unused_inputs_of_vjp_have_zero_gradients():
     _, pullback = mg.vjp(lambda a, b: a * 2.0, np.ones(2), np.ones(3))
     da, db = pullback(np.ones(2))

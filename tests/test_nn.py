@@ -11,6 +11,7 @@ import minigan as mg
 from minigan import nn, ops
 from minigan.engine.flat import buffer_of
 from minigan.nn import INITIALISERS, initialise
+from minigan.nn.layers import LINEAR
 from minigan.random import Generator
 
 
@@ -103,6 +104,48 @@ def test_sequential_fuses_without_changing_a_bit(backend, make, bias, activation
     assert together.numpy().tobytes() == apart.numpy().tobytes()
     if bias:
         assert ops_behind(together) < ops_behind(apart)
+
+
+class Doubled(nn.ReLU):
+    def forward(self, x):
+        return 2.0 * super().forward(x)
+
+
+class Called(nn.Tanh):
+    def __call__(self, x):
+        return 3.0 * super().__call__(x)
+
+
+class Shifted(nn.Dense):
+    def forward(self, x):
+        return super().forward(x) + 1.0
+
+
+class Kept(nn.Conv2d):
+    def forward(self, x, activation=LINEAR):
+        return 0.5 * super().forward(x, activation)
+
+
+def replaced():
+    activation = nn.Sigmoid()
+    activation.forward = lambda x: x * x
+    return activation
+
+
+@pytest.mark.parametrize("activation", [Doubled, Called, replaced, nn.Tanh])
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: nn.Dense(3, 2), (4, 3)),
+        (lambda: Shifted(3, 2), (4, 3)),
+        (lambda: Kept(3, 2, 1), (2, 2, 2, 3)),
+        (lambda: nn.SpectralNorm(Shifted(3, 2)), (4, 3)),
+    ],
+)
+def test_a_forward_of_a_subclass_is_never_passed_over(make, shape, activation):
+    layer, activation, x = make().eval(), activation(), normal(*shape)
+    together = nn.Sequential(layer, activation)(x)
+    assert together.numpy().tobytes() == activation(layer(x)).numpy().tobytes()
 
 
 def test_sequential_applies_every_layer_once_in_order(backend):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -275,6 +276,39 @@ def test_wrong_gradients_are_refused_and_nothing_changes(given, message):
         np.testing.assert_array_equal(value, before[1][key])
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (np.ma.masked_array([1.0, 5.0], [False, True]), TypeError, "step: gradient 1: .* a masked array"),
+        (np.array([1.0, 2.0 + 1j]), TypeError, "step: gradient 1: .* complex128 is not supported"),
+        (np.array(["1", "2"]), TypeError, "step: gradient 1: .* <U1 is not supported"),
+        (np.array([1.0, 2.0], np.float16), TypeError, "step: gradient 1: .* float16 is not supported"),
+        ([None, 1.0], TypeError, "step: gradient 1: .* object is not supported"),
+        ([[1.0], 2.0], ValueError, "step: gradient 1: .* a rectangular array of numbers"),
+    ],
+    ids=["masked", "complex", "strings", "half precision", "None", "ragged"],
+)
+def test_what_tensor_refuses_is_no_gradient(given, error, message):
+    optimiser = optim.SGD(leaves((3,), (2,)), 0.1)
+    before = optimiser.buffer.copy()
+    with pytest.raises(error, match=message):
+        optimiser.step([np.ones(3), given])
+    np.testing.assert_array_equal(optimiser.buffer, before)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[0.1, 2.0], (0.1, 2.0), np.array([0.1, 2.0], ">f8"), np.array([0.1, 2.0]).view(np.recarray)],
+    ids=["list", "tuple", "bytes swapped", "subclass"],
+)
+def test_what_tensor_takes_is_a_gradient(given):
+    p = mg.tensor(np.zeros(2), requires_grad=True)
+    optim.SGD([p], 1.0).step([given])
+    assert p.data.tolist() == [-0.1, -2.0]
+    optim.SGD([p], 1.0).step([np.array([1, 2])])
+    assert p.data.tolist() == [-1.1, -4.0]
+
+
 def constant():
     return [mg.tensor(np.ones(3))]
 
@@ -306,13 +340,46 @@ def mixed():
         (lambda: optim.Adam(leaves((3,)), betas=(0.9,)), ValueError, "Adam: betas must be a pair of numbers"),
         (lambda: optim.Adam(leaves((3,)), betas=(0.9, "x")), ValueError, "Adam: beta2 must be in .*, not 'x'"),
         (lambda: optim.Adam(leaves((3,)), ema_decay=[0.9]), ValueError, r"Adam: ema_decay must be in .*, not \[0.9\]"),
-        (lambda: optim.Adam(leaves((3,))).set_rate("x"), ValueError, "Adam: lr must be in .*, not 'x'"),
         (lambda: optim.SGD(leaves((3,)), 0.1).average(), ValueError, "ema_decay > 0"),
     ],
 )
 def test_bad_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "message"),
+    [
+        (optim.SGD, "lr", math.nan, r"SGD: lr must be in \[0, inf\), not nan"),
+        (optim.Adam, "lr", "x", "Adam: lr must be in .*, not 'x'"),
+        (optim.OptimisticSGD, "lr", -1.0, "OptimisticSGD: lr must be in .*, not -1.0"),
+        (optim.SGD, "momentum", math.nan, "SGD: momentum must be in .*, not nan"),
+        (optim.SGD, "weight_decay", math.inf, "SGD: weight_decay must be in .*, not inf"),
+        (optim.RMSProp, "alpha", 1.0, "RMSProp: alpha must be in .*, not 1.0"),
+        (optim.RMSProp, "eps", None, "RMSProp: eps must be in .*, not None"),
+        (optim.Adam, "betas", (0.9, math.nan), "Adam: beta2 must be in .*, not nan"),
+        (optim.OptimisticAdam, "betas", 0.9, "OptimisticAdam: betas must be a pair of numbers, not 0.9"),
+        (optim.Adam, "ema_decay", 1.0, "Adam: ema_decay must be in .*, not 1.0"),
+        (optim.SGD, "limit", math.nan, "SGD: limit must be in .*, not nan"),
+    ],
+)
+def test_a_setting_keeps_to_its_range_whenever_it_is_set(kind, name, value, message):
+    optimiser = kind(leaves((3,)))
+    before = getattr(optimiser, name)
+    with pytest.raises(ValueError, match=message):
+        setattr(optimiser, name, value)
+    assert getattr(optimiser, name) == before
+    setattr(optimiser, name, before)
+
+
+def test_a_new_learning_rate_holds_from_the_next_step_on():
+    p = mg.tensor(np.zeros(1), requires_grad=True)
+    optimiser = optim.SGD([p], 1.0)
+    optimiser.step([np.ones(1)])
+    optimiser.lr = 0.5
+    optimiser.step([np.ones(1)])
+    assert p.data.tolist() == [-1.5]
 
 
 # --- between the gradient and the step --------------------------------------------------------------------------------
@@ -353,6 +420,11 @@ def test_gradients_are_clipped_to_a_norm():
             optimiser.step([np.array([bad, 1.0])])
     with pytest.raises(ValueError, match="the norm must be a number > 0, not 0"):
         optim.clip_norm(0)
+    with pytest.raises(TypeError, match="the norm must be a number, not '1'"):
+        optim.clip_norm("1")
+    p, twin = pickle.loads(pickle.dumps((p, optimiser)))
+    twin.step([np.array([0.0, 7.0])])
+    np.testing.assert_allclose(p.numpy(), [-0.9, -2.2], rtol=1e-15)
 
 
 def test_learning_rates_have_the_usual_defaults():

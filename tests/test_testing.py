@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minigan as mg
-from minigan import ops
+from minigan import nn, ops
 from minigan.engine import primitive as primitives_module
 from minigan.engine.primitive import primitive
 from minigan.ops.elementwise import constant
@@ -83,6 +83,32 @@ def test_structures_of_outputs(structure):
     check_grads(lambda x, y: structure(x * y, ops.exp(x).sum()), [X, X + 1])
 
 
+@pytest.mark.parametrize(
+    ("f", "structure"),
+    [
+        (lambda x, p: x @ p[0] + p[1], [np.ones((3, 2)), np.ones(2)]),
+        (lambda x, p: x * p[0] + p[1], [X, X + 1]),
+        (lambda x, p: x * p[0] + p[1], [mg.tensor(X, requires_grad=True), mg.tensor(X + 1, requires_grad=True)]),
+        (lambda x, p: ops.where(p["mask"], x, p["y"][0]), {"y": (X,), "mask": np.array([True, False, True])}),
+        (lambda x, p: x * p.product[0] / p.ratio, Pair([2.0, "a name"], X + 3)),
+        (lambda x, p: x[p].sum(), [2, 0]),
+    ],
+    ids=["two shapes", "one shape", "Tensors", "dict", "namedtuple", "an index"],
+)
+def test_structures_of_arguments(f, structure):
+    check_grads(lambda x, p: ops.tanh(f(x, p)), [X, structure])
+    kept = nn.Sequential(nn.Dense(3, 3), nn.Sequential(nn.Tanh())).astype("float64")  # no structure of arrays
+    check_grads(lambda net, x: net(x), [kept, X[None]])
+
+
+def test_an_argument_inside_a_structure_is_named(define):
+    wrong = define(lambda x: x * x, lambda g, y, x: g * x)
+    with pytest.raises(GradientError, match=r"argument 1\['w'\]\[0\], entry \(0,\)"):
+        check_grads(lambda x, p: x + wrong(p["w"][0]), [X, {"w": [X]}])
+    with pytest.raises(ValueError, match=r"argument 0\[1\] is nan"):
+        check_grads(lambda p: p[0] * p[1], [[X, np.nan]])
+
+
 def test_functions_that_differentiate_can_be_checked():
     w = np.array([0.5, -1.0, 0.2])
 
@@ -115,6 +141,25 @@ def test_rtol_and_step_can_be_chosen(define):
         check_grads(off, [X], order=1, rtol=1e-4)
     check_grads(lambda x: ops.relu(x), [np.array([0.0005])], step=1e-4)
     check_grads(lambda x: ops.relu(x), [np.array([0.0005])], step=0.5)  # other steps follow where they say more
+
+
+def test_an_rtol_of_zero_is_zero(define):
+    slightly_off = define(lambda x: 3.0 * x, lambda g, y, x: g * 3.0 * (1 + 1e-10))
+    check_grads(slightly_off, [X], order=1)
+    with pytest.raises(GradientError):
+        check_grads(slightly_off, [X], order=1, rtol=0)
+
+
+def test_an_error_for_a_constant_is_not_tried_away():
+    """Only a function that differentiates in its constants gets Tensors that require grad for them."""
+
+    def f(x, y):
+        if x.requires_grad and not y.requires_grad:
+            raise ValueError("y must require grad")
+        return x * y
+
+    with pytest.raises(ValueError, match="y must require grad"):
+        check_grads(f, [X, X + 1], order=1)
 
 
 # --- wrong functions --------------------------------------------------------------------------------------------------

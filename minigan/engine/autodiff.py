@@ -24,6 +24,10 @@ class WrongShape(ValueError):
     """A rule gave a cotangent that does not fit its argument."""
 
 
+class NoPath(ValueError):
+    """A gradient was asked for that no path leads to."""
+
+
 def _path(outputs: Iterable[Tensor], inputs: set[Tensor]) -> list[tuple[Tensor, list[int]]]:
     """Return the nodes between the outputs and the inputs, later ones first, and which arguments lead to an input."""
     floor = min(x.born for x in inputs)  # a node older than every input cannot depend on one
@@ -139,11 +143,11 @@ def grad(
         if not isinstance(x, Tensor):
             raise TypeError(f"grad: inputs[{i}] must be a Tensor, not {type(x).__name__}")
         if not x.requires_grad:
-            raise ValueError(f"grad: inputs[{i}] of shape {x.shape} does not require grad")
+            raise NoPath(f"grad: inputs[{i}] of shape {x.shape} does not require grad")
     if not leaves:
         return inputs
     if not output.requires_grad and not materialize_grads:
-        raise ValueError("grad: the output does not depend on anything that requires grad (or was made in no_grad)")
+        raise NoPath("grad: the output does not depend on anything that requires grad (or was made in no_grad)")
     cotangent = as_cotangent("grad", output, grad_output)
     results = backward([output], [cotangent], leaves, create_graph)
     reached = _reached(output, leaves) if not materialize_grads and any(r is None for r in results) else set()
@@ -156,7 +160,7 @@ def grad(
         else:
             newer = ", or was changed (by an optimiser) after it was computed" if x.id > output.id else ""
             what = f"the output ({output.op.name if output.op else 'a leaf'}, {output.shape})"
-            raise ValueError(f"grad: inputs[{i}] of shape {x.shape} is not on a path to {what}{newer}")
+            raise NoPath(f"grad: inputs[{i}] of shape {x.shape} is not on a path to {what}{newer}")
     return unflatten(inputs, iter(own(results, [output.data, cotangent.data, *(x.data for x in leaves)])))
 
 

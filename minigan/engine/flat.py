@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minigan import kernels
-from minigan.engine.device import as_array
-from minigan.engine.tensor import Tensor
+from minigan.engine.device import as_array, device_of, is_array
+from minigan.engine.tensor import FLOATS, Tensor, tensor
+from minigan.kernels.settings import number
 
 
 def views(buffer: Any, shapes: Iterable[tuple[int, ...]]) -> list[Any]:
@@ -65,10 +67,13 @@ def flatten_(tensors: Sequence[Tensor]) -> Any:
 
 
 def gather_(into: Sequence[Any], gradients: Sequence[Any]) -> None:
-    """Write a gradient (a Tensor or an array) into each view of a buffer; ValueError if they do not fit."""
+    """Write a gradient (a Tensor or an array) into each view of a buffer; ValueError if they do not fit.
+
+    TypeError for what :func:`tensor` refuses.
+    """
     if len(gradients) != len(into):
         raise ValueError(f"step: {len(gradients)} gradients for {len(into)} parameters")
-    arrays = [g.data if isinstance(g, Tensor) else as_array(g) for g in gradients]
+    arrays = [g.data if isinstance(g, Tensor) else _array(i, g) for i, g in enumerate(gradients)]
     for i, (view, g) in enumerate(zip(into, arrays, strict=True)):
         if g.shape != view.shape:
             raise ValueError(f"step: gradient {i} has shape {g.shape}, its parameter {view.shape}")
@@ -76,17 +81,32 @@ def gather_(into: Sequence[Any], gradients: Sequence[Any]) -> None:
         view[...] = g
 
 
-def clip_norm(most: float) -> Callable[[Any], None]:
-    """Return what shortens a flat gradient longer than ``most`` to that Euclidean norm (1211.5063).
+def _array(i: int, g: Any) -> Any:
+    """Return gradient ``i``, no Tensor, as an array of numbers."""
+    if not is_array(g) or isinstance(g, np.ma.MaskedArray) or g.dtype not in FLOATS:
+        try:
+            tensor(g, device=device_of(g))
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"step: gradient {i}: {error}") from None
+    return as_array(g)
+
+
+@dataclass(frozen=True)
+class clip_norm:
+    """Shortens a flat gradient longer than ``most`` to that Euclidean norm (1211.5063).
 
     An optimiser takes it as ``between``. ValueError unless ``most`` > 0. The step refuses a norm that is not finite.
     """
-    if not most > 0:
-        raise ValueError(f"clip_norm: the norm must be a number > 0, not {most}")
 
-    def clip(buffer: Any) -> None:
+    most: float
+
+    def __post_init__(self) -> None:
+        if not number("clip_norm: the norm", self.most) > 0:
+            raise ValueError(f"clip_norm: the norm must be a number > 0, not {self.most}")
+
+    def __call__(self, buffer: Any) -> None:
+        """Shorten the gradient in place."""
         norm = math.sqrt(kernels.squared_norm(buffer))
-        if norm > most and math.isfinite(norm):
-            buffer *= buffer.dtype.type(most / norm)
-
-    return clip
+        if norm > self.most and math.isfinite(norm):
+            buffer *= buffer.dtype.type(self.most / norm)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 HABITS = {
     "Tensor": {
         "backward": "gradients are values here: use mg.grad(loss, parameters)",
@@ -29,7 +31,12 @@ HABITS = {
 }
 
 
-def no_attribute(kind: str, name: str) -> AttributeError:
-    """Return the error for an attribute that is not there; habits of other libraries get the sentence that helps."""
+def missing(kind: str, owner: Any, name: str) -> Any:
+    """Raise AttributeError for what ``owner`` does not have; habits of other libraries get the sentence that helps.
+
+    A name that its class has is a property that failed: its own error says why.
+    """
+    if hasattr(type(owner), name):
+        return object.__getattribute__(owner, name)
     hint = HABITS[kind].get(name)
-    return AttributeError(f"a {kind} has no attribute {name!r}" + (f": {hint}" if hint else ""))
+    raise AttributeError(f"{type(owner).__name__} has no attribute {name!r}" + (f": {hint}" if hint else ""))

@@ -32,6 +32,7 @@ class Primitive:
 
     One rule holds for what goes in: arrays are float32 or float64, and with ``integers`` also integers and bools, which
     do not mix with floats (but a bool mask does); NumPy's scalars count as Python's numbers. TypeError for the rest.
+    Numbers that no array goes with become arrays by the rule of :func:`tensor`, of one dtype.
     A recorded call keeps copies of arrays that are not Tensors: their owner may write into them before the gradient.
     """
 
@@ -59,11 +60,12 @@ class Primitive:
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
         """Compute the result, and record the call if an argument requires grad."""
-        record = odd = False
+        record = odd = found = False
         arrays = []
         for x in args:
             if type(x) is Tensor:
                 data = x.data
+                found = True
                 arrays.append(data)
                 if x.requires_grad:
                     record = True
@@ -74,6 +76,9 @@ class Primitive:
             else:
                 odd = True
                 arrays.append(_operand(self.name, x))
+                found = found or is_array(arrays[-1])
+        if not found:
+            odd, arrays = True, _made_of_numbers(arrays)
         if odd:
             self._check(arrays, settings)
         try:
@@ -127,6 +132,12 @@ def _operand(name: str, x: Any) -> Any:
     if is_array(x) and not isinstance(x, np.ndarray):
         return x
     raise TypeError(f"{name}: arguments are Tensors, arrays and real numbers, not {type(x).__name__}")
+
+
+def _made_of_numbers(arguments: list[Any]) -> list[Any]:
+    """Return numbers as arrays of the dtype that :func:`tensor` gives to them all; None stays None."""
+    dtype = tensor([x for x in arguments if x is not None]).dtype
+    return [None if x is None else np.array(x, dtype) for x in arguments]
 
 
 def _kept(given: Any, array: Any, record: bool) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minigan.engine import device as devices
-from minigan.engine.habits import no_attribute
+from minigan.engine.habits import missing
 from minigan.engine.recorder import recording
 
 FLOAT32 = np.dtype(np.float32)
@@ -111,7 +111,7 @@ class Tensor:
         )
 
     def __getattr__(self, name: str) -> Any:
-        raise no_attribute("Tensor", name)
+        return missing("Tensor", self, name)
 
     def __len__(self) -> int:
         if not self.data.ndim:

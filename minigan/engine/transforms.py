@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 
 from minigan.engine.autodiff import as_cotangent, backward, copy, flatten, own, unflatten
-from minigan.engine.device import as_array
+from minigan.engine.device import device_of
 from minigan.engine.gradmode import enable_grad, is_grad_enabled
-from minigan.engine.tensor import FLOATS, Tensor, wrap
+from minigan.engine.tensor import FLOATS, Tensor, tensor, wrap
 
 
 def _variables(xs: Sequence[Any]) -> list[Tensor]:
-    """Return fresh nodes for xs: distinct even if one Tensor is given twice, connected to x if x has a graph."""
+    """Return fresh nodes for xs: distinct even if one Tensor is given twice, connected to x if x has a graph.
+
+    What is no Tensor becomes one by the rule of :func:`tensor`.
+    """
     fresh = []
     for x in xs:
-        x = x if isinstance(x, Tensor) else wrap(as_array(x).copy())
+        x = x if isinstance(x, Tensor) else tensor(x, device=device_of(x))
         if x.dtype not in FLOATS:
             raise TypeError(f"only float32 and float64 can be differentiated, not {x.dtype}")
         fresh.append(copy(x) if x.requires_grad else wrap(x.data, True))

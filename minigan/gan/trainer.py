@@ -158,7 +158,7 @@ class Trainer:
                 )
             left = self.fade(min(1.0, self.steps / max(1, self.goal)))
             for player, rate in zip(self._players().values(), self._rates, strict=True):
-                player.optimizer.set_rate(rate * left)
+                player.optimizer.lr = rate * left
         for layer in self._noisy:
             layer.sigma.at(self.steps)
 

@@ -17,6 +17,7 @@ from minigan.nn.init import lecun
 from minigan.nn.layers import LINEAR, Activation, Fusing, Weighted, require_room_for
 from minigan.nn.module import Module
 from minigan.nn.schedules import Schedule
+from minigan.nn.sequential import can_fuse
 from minigan.random import Generator, next_seed, shared
 
 _init = shared("init", 1)  # as in layers.py: layers made one after the other differ
@@ -155,7 +156,7 @@ class SpectralNorm(Fusing):
 
     def fuses(self, activation: Activation) -> bool:
         """Return whether the wrapped layer fuses this activation."""
-        return self.layer.fuses(activation)
+        return can_fuse(self.layer, activation)
 
     def forward(self, x: Tensor, activation: Activation = LINEAR) -> Tensor:
         """Apply the layer with its weight divided by σ."""
@@ -163,7 +164,8 @@ class SpectralNorm(Fusing):
         matrix = ops.reshape(w, (w.size // w.shape[-1], w.shape[-1]))
         sigma = self._largest(matrix) if self.exact else self._estimate(matrix)
         others = [p for p in self.layer.named_parameters().values() if p is not w]
-        return self.layer.with_parameters([w / sigma, *others])(x, activation)
+        layer = self.layer.with_parameters([w / sigma, *others])
+        return layer(x) if activation is LINEAR else layer(x, activation)
 
     def _estimate(self, matrix: Tensor) -> Tensor:
         left, right = perform(self._iterate, matrix.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from minigan import ops
 from minigan.engine.recorder import perform
 from minigan.engine.tensor import Tensor, wrap
 from minigan.kernels.memory import require_memory
+from minigan.kernels.settings import whole
 from minigan.nn.init import lecun
 from minigan.nn.module import Module
 from minigan.ops.conv import Pair, pair
@@ -26,8 +28,10 @@ def _parameter(values: Any) -> Tensor:
 
 def _positive(layer: str, **counts: int) -> None:
     for name, count in counts.items():
-        if not isinstance(count, int | np.integer) or count < 1:
-            raise ValueError(f"{layer}: {name} must be a positive integer, not {count!r}")
+        with suppress(TypeError):
+            if whole(name, count) >= 1:
+                continue
+        raise ValueError(f"{layer}: {name} must be a positive integer, not {count!r}")
 
 
 def require_room_for(shape: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from minigan.engine.autodiff import renew
 from minigan.engine.device import resolve, to_device
 from minigan.engine.flat import flatten_
-from minigan.engine.habits import no_attribute
+from minigan.engine.habits import missing
 from minigan.engine.recorder import perform_on_a_passing
 from minigan.engine.tensor import FLOATS, Tensor
 
@@ -72,7 +72,7 @@ class Module:
         return f"{type(self).__name__}()"
 
     def __getattr__(self, name: str) -> Any:
-        raise no_attribute("Module", name)
+        return missing("Module", self, name)
 
     def children(self) -> Iterator[tuple[str, Module]]:
         """Yield (name, module) for every module held directly, also in lists and dicts."""

@@ -10,6 +10,17 @@ from minigan.nn.layers import Activation, Fusing
 from minigan.nn.module import Module
 
 
+def can_fuse(layer: Module, follower: Module) -> bool:
+    """Return whether ``layer(x, follower)`` is known to be follower(layer(x)).
+
+    It is where both are what this library wrote. A ``forward`` of somebody else's may mean anything.
+    """
+    if not isinstance(layer, Fusing) or not isinstance(follower, Activation):
+        return False
+    methods = layer.forward, layer.__call__, follower.forward, follower.__call__
+    return all(str(method.__module__).startswith("minigan.") for method in methods) and layer.fuses(follower)
+
+
 class Sequential(Module):
     """Apply layers in order; an activation is fused into the layer before it if possible (the same bits)."""
 
@@ -25,7 +36,7 @@ class Sequential(Module):
         layer = next(layers, None)
         while layer is not None:
             follower = next(layers, None)
-            if isinstance(layer, Fusing) and isinstance(follower, Activation) and layer.fuses(follower):
+            if follower is not None and can_fuse(layer, follower):
                 x = layer(x, follower)
                 follower = next(layers, None)
             else:

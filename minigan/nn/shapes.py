@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from minigan import ops
 from minigan.engine.tensor import Tensor
 from minigan.nn.module import Module
+from minigan.ops.shape import whole_numbers
 
 
 class Flatten(Module):
@@ -24,7 +23,7 @@ class Reshape(Module):
     """(N, ...) to (N, *shape)."""
 
     def __init__(self, *shape: int) -> None:
-        self.shape = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int | np.integer) else shape
+        self.shape = whole_numbers("Reshape: a length", shape[0] if len(shape) == 1 else shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """Give every sample the shape."""

@@ -95,7 +95,7 @@ def _compare(ufunc: Any) -> Any:
 
 
 def _axes(x: Tensor, *axes: Any) -> Tensor:
-    return transpose(x, axes[0] if len(axes) == 1 and not isinstance(axes[0], int | np.integer) else axes or None)
+    return transpose(x, axes[0] if len(axes) == 1 else axes or None)
 
 
 def _swapped(op: Any) -> Any:

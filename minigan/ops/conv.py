@@ -14,6 +14,7 @@ import numpy as np
 from minigan import kernels
 from minigan.engine.primitive import primitive
 from minigan.engine.tensor import Tensor
+from minigan.kernels import settings
 from minigan.ops.bias_act import bias_act_vjp
 
 Pair = tuple[int, int]
@@ -21,10 +22,10 @@ Pair = tuple[int, int]
 
 def pair(value: int | Pair, name: str = "value") -> Pair:
     """Return an int as a pair of itself, and a pair as a tuple; TypeError for anything else."""
-    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(both) != 2 or not all(isinstance(n, int | np.integer) for n in both):
-        raise TypeError(f"{name} must be an int or a pair (vertical, horizontal), not {value!r}")
-    return int(both[0]), int(both[1])
+    try:
+        return settings.pair(name, value if np.iterable(value) else (value, value))
+    except TypeError:
+        raise TypeError(f"{name} must be an int or a pair (vertical, horizontal), not {value!r}") from None
 
 
 @primitive

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from minigan import kernels
 from minigan.engine.primitive import primitive
 from minigan.engine.tensor import Tensor
 from minigan.ops.bias_act import bias_act_vjp
-from minigan.ops.elementwise import raw
+from minigan.ops.elementwise import shape_of
 from minigan.ops.shape import reshape, transpose
 
 
 def _swap(x: Any) -> Tensor:
     """Swap the last two axes."""
-    ndim = raw(x).ndim
+    ndim = len(shape_of(x))
     return transpose(x, (*range(ndim - 2), ndim - 1, ndim - 2))
 
 
@@ -33,9 +31,9 @@ _matmul.defvjp(
 
 def matmul(x: Any, w: Any) -> Tensor:
     """x @ w as in NumPy: vectors, matrices, and stacks of matrices whose leading axes broadcast."""
-    a, b = np.ndim(raw(x)), np.ndim(raw(w))
+    a, b = len(shape_of(x)), len(shape_of(w))
     if not a or not b:
-        shapes = f"x {np.shape(raw(x))}, w {np.shape(raw(w))}"
+        shapes = f"x {shape_of(x)}, w {shape_of(w)}"
         raise ValueError(f"matmul({shapes}): both need at least one axis; use * for a single number")
     rows = reshape(x, (1, -1)) if a == 1 else x
     columns = reshape(w, (-1, 1)) if b == 1 else w
@@ -64,7 +62,7 @@ def dense(x: Any, w: Any, b: Any = None, *, activation: str = "linear", slope: f
 
     ``activation`` is one of linear, relu, leaky_relu (with ``slope``), tanh, sigmoid.
     """
-    shape = np.shape(raw(x))
+    shape = shape_of(x)
     if not shape:
         raise ValueError(f"dense(x {shape}): x must be (..., n_in), not a single number")
     if len(shape) == 2:

@@ -17,7 +17,8 @@ from minigan import kernels
 from minigan.engine.device import as_array, device_of, is_array, to_device, xp
 from minigan.engine.primitive import primitive, primitive_of_numbers
 from minigan.engine.recorder import recording
-from minigan.engine.tensor import FLOATS, Tensor, wrap
+from minigan.engine.tensor import FLOATS, Tensor, tensor, wrap
+from minigan.kernels.settings import number
 
 
 def constant(function: Callable[..., Any], *arguments: Any) -> Tensor:
@@ -30,22 +31,19 @@ def constant(function: Callable[..., Any], *arguments: Any) -> Tensor:
     return wrap(result if recorder is None else recorder.add(function, arguments, {}, result))
 
 
-def _is_number(x: Any) -> bool:
-    return isinstance(x, int | float | np.integer | np.floating)
-
-
-def _number(what: str, x: Any) -> Any:
-    """Return a real number as Python's; TypeError for anything else."""
-    if not _is_number(x):
-        raise TypeError(f"{what} must be a number, not {type(x).__name__}")
-    return x.item() if isinstance(x, np.generic) else x
-
-
 def raw(x: Any) -> Any:
     """Return the array (or number) behind a Tensor, or ``x`` itself; TypeError for lists and tuples."""
     if isinstance(x, list | tuple):
         raise TypeError(f"expected a Tensor or an array here, not a {type(x).__name__}: use minigan.engine.tensor")
     return x.data if type(x) is Tensor else x
+
+
+def shape_of(x: Any) -> tuple[int, ...]:
+    """Return the shape of a Tensor or an array, and () for a number; TypeError for anything else."""
+    array = raw(x)
+    if not hasattr(array, "shape") and not isinstance(array, int | float):
+        raise TypeError(f"expected a Tensor, an array or a number here, not {type(x).__name__}")
+    return getattr(array, "shape", ())
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------
@@ -112,17 +110,20 @@ def _exponential(x: Any, *, base: float) -> Any:
 _exponential.defvjp(lambda g, y, x, *, base: g * (y * math.log(base)))
 
 
+def _has_entries(x: Any) -> bool:
+    return isinstance(x, Tensor | list | tuple) or is_array(x)
+
+
 def power(x: Any, exponent: Any) -> Tensor:
     """x to a constant exponent, whose derivative is 0 everywhere for exponent 0; or a number x > 0 to a Tensor."""
-    if _is_number(exponent):
-        return _power(x, exponent=_number("power: the exponent", exponent))
-    if not _is_number(x):
-        raise TypeError(
-            f"power: the exponent must be a number, not {type(exponent).__name__}, unless x is one: use exp(y * log(x))"
-        )
-    if not x > 0:
+    if not _has_entries(exponent):
+        return _power(x, exponent=number("power: the exponent", exponent))
+    if _has_entries(x):
+        raise TypeError("power: the exponent must be a number, unless x is one: use exp(y * log(x))")
+    base = number("power: a number to a Tensor", x)
+    if not base > 0:
         raise ValueError(f"power: a number to a Tensor must be > 0, not {x}")
-    return _exponential(exponent, base=float(x))
+    return _exponential(exponent, base=base)
 
 
 @primitive_of_numbers
@@ -262,8 +263,8 @@ _clip.defvjp(lambda g, y, x, *, low, high: g * constant(_inside, x.data, low, hi
 
 def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     """Return x held between ``low`` and ``high`` (None: no bound); the derivative is 1 on the bounds, 0 outside."""
-    least = -math.inf if low is None else float(_number("clip: low", low))
-    most = math.inf if high is None else float(_number("clip: high", high))
+    least = -math.inf if low is None else number("clip: low", low)
+    most = math.inf if high is None else number("clip: high", high)
     if not least <= most:
         raise ValueError(f"clip: low must not exceed high, got low={low}, high={high}")
     return _clip(x, low=least, high=most)
@@ -290,6 +291,8 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
         raise TypeError(f"where: the condition must be bool, not {condition.dtype}")
     if condition is given and type(given) is not Tensor:
         condition = condition.copy()  # its owner may write into it before the gradient
+    if not is_array(raw(x)) and not is_array(raw(y)):
+        x, y = tensor([x, y], device=device_of(condition))  # two numbers lie where the condition does
     if not condition.ndim:  # a single truth value goes with arrays of any device
         condition = to_device(condition, next((device_of(raw(v)) for v in (x, y) if is_array(raw(v))), "cpu"))
     return _where(x, y, condition=condition)

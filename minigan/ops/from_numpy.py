@@ -30,14 +30,18 @@ UFUNCS: dict[Any, Callable[..., Tensor]] = {
     np.tanh: elementwise.tanh,
 }
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    np.amax: reduce.max,
+    np.amin: reduce.min,
     np.broadcast_to: reduce.broadcast_to,
     np.clip: elementwise.clip,
     np.concatenate: shape.concat,
     np.max: reduce.max,
     np.mean: reduce.mean,
     np.min: reduce.min,
+    np.ndim: lambda a: a.ndim,
     np.reshape: shape.reshape,
-    np.shape: lambda x: x.shape,
+    np.shape: lambda a: a.shape,
+    np.size: lambda a, axis=None: np.size(np.broadcast_to(0, a.shape), axis),  # without a look at the entries
     np.stack: shape.stack,
     np.sum: reduce.sum,
     np.transpose: shape.transpose,

@@ -23,8 +23,8 @@ Axis = int | tuple[int, ...] | None
 def axes_of(name: str, x: Any, axis: Axis) -> tuple[int, ...]:
     """Return ``axis`` as a sorted tuple of numbers >= 0; ValueError names the op if an axis does not exist."""
     ndim = raw(x).ndim
-    wanted = range(ndim) if axis is None else axis if isinstance(axis, list | tuple) else (axis,)
-    found = sorted(a + ndim if a < 0 else a for a in whole_numbers(f"{name}: an axis", wanted))
+    wanted = whole_numbers(f"{name}: an axis", range(ndim) if axis is None else axis)
+    found = sorted(a + ndim if a < 0 else a for a in wanted)
     if any(not 0 <= a < ndim for a in found) or len(set(found)) < len(found):
         raise ValueError(f"{name}(x {raw(x).shape}, axis={axis}): every axis must exist and be given once")
     return tuple(found)
@@ -73,13 +73,12 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 def broadcast_to(x: Any, shape: tuple[int, ...]) -> Tensor:
     """Repeat x along new axes and axes of length 1 until it has ``shape``."""
-    lengths = shape if isinstance(shape, tuple | list) else (shape,)
-    return _broadcast_to(_as_tensor(x), shape=whole_numbers("broadcast_to: a length", lengths))
+    return _broadcast_to(_as_tensor(x), shape=whole_numbers("broadcast_to: a length", shape))
 
 
 def sum_to(x: Any, shape: tuple[int, ...]) -> Tensor:
     """Sum x down to ``shape``: the adjoint of broadcasting from ``shape``; ValueError if it does not broadcast to x."""
-    x, shape = _as_tensor(x), tuple(shape)
+    x, shape = _as_tensor(x), whole_numbers("sum_to: a length", shape)
     lead = x.ndim - len(shape)
     if lead < 0 or any(n not in (1, m) for n, m in zip(shape, x.shape[lead:], strict=True)):
         raise ValueError(f"sum_to(x {x.shape}, shape={shape}): an array of this shape does not broadcast to x")
@@ -114,7 +113,12 @@ def _amax(x: Any, *, axes: tuple[int, ...]) -> Any:
     return x.max(axes, keepdims=True)
 
 
-def _amax_vjp(g: Tensor, y: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> Tensor:
+@primitive_of_numbers
+def _amin(x: Any, *, axes: tuple[int, ...]) -> Any:
+    return x.min(axes, keepdims=True)
+
+
+def _shared_by_ties(g: Tensor, y: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> Tensor:
     return g * constant(_share_of_ties, x.data, y.data, axes)
 
 
@@ -123,7 +127,8 @@ def _share_of_ties(x: Any, y: Any, axes: tuple[int, ...]) -> Any:
     return (winners / winners.sum(axes, keepdims=True)).astype(x.dtype)
 
 
-_amax.defvjp(_amax_vjp)
+_amax.defvjp(_shared_by_ties)
+_amin.defvjp(_shared_by_ties)
 
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -139,7 +144,7 @@ def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     x = _as_tensor(x)
     axes = axes_of("min", x, axis)
     _count("min", x, axes)
-    return _drop(-_amax(-x, axes=axes), axes, keepdims)
+    return _drop(_amin(x, axes=axes), axes, keepdims)
 
 
 @primitive

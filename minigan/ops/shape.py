@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,17 +11,13 @@ import numpy as np
 from minigan.engine.device import device_of, is_array, resolve, to_device, xp
 from minigan.engine.primitive import primitive_of_numbers
 from minigan.engine.tensor import Tensor
-from minigan.ops.elementwise import raw
+from minigan.kernels.settings import whole
+from minigan.ops.elementwise import shape_of
 
 
 def whole_numbers(what: str, values: Any) -> tuple[int, ...]:
-    """Return the values as a tuple of Python's integers; TypeError for anything else, such as 2.5 or True."""
-    try:
-        if any(isinstance(n, bool | np.bool_) for n in values):
-            raise TypeError
-        return tuple(operator.index(n) for n in values)
-    except TypeError:
-        raise TypeError(f"{what} must be an integer, not {values!r}") from None
+    """Return an integer or several as a tuple of Python's; TypeError for anything else, such as 2.5 or True."""
+    return tuple(whole(what, n) for n in (values if np.iterable(values) else (values,)))
 
 
 @primitive_of_numbers
@@ -35,8 +30,7 @@ _reshape.defvjp(lambda g, y, x, *, shape: _reshape(g, shape=x.shape))
 
 def reshape(x: Any, *shape: Any) -> Tensor:
     """Return x in another shape with as many entries; one length may be −1. Takes a tuple or several ints."""
-    wanted = shape[0] if len(shape) == 1 and not isinstance(shape[0], int | np.integer) else shape
-    return _reshape(x, shape=whole_numbers("reshape: a length", wanted))
+    return _reshape(x, shape=whole_numbers("reshape: a length", shape[0] if len(shape) == 1 else shape))
 
 
 @primitive_of_numbers
@@ -49,11 +43,11 @@ _transpose.defvjp(lambda g, y, x, *, axes: _transpose(g, axes=tuple(int(i) for i
 
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     """Permute the axes; reverse them when ``axes`` is not given."""
-    ndim = raw(x).ndim
+    ndim = len(shape_of(x))
     order = tuple(range(ndim))[::-1] if axes is None else whole_numbers("transpose: an axis", axes)
     order = tuple(a + ndim if a < 0 else a for a in order)
     if sorted(order) != list(range(ndim)):
-        raise ValueError(f"transpose(x {raw(x).shape}, axes={axes}): the axes must be a permutation of all {ndim}")
+        raise ValueError(f"transpose(x {shape_of(x)}, axes={axes}): the axes must be a permutation of all {ndim}")
     return _transpose(x, axes=order)
 
 
@@ -134,7 +128,7 @@ def getitem(x: Any, index: Any) -> Tensor:
 
 def scatter_add(x: Any, index: Any, shape: tuple[int, ...]) -> Tensor:
     """Return zeros of ``shape`` with x added at ``index``, repeated indices adding up: the adjoint of getitem."""
-    return _scatter_add(x, index=_plain_index(index), shape=tuple(shape))
+    return _scatter_add(x, index=_plain_index(index), shape=whole_numbers("scatter_add: a length", shape))
 
 
 @primitive_of_numbers
@@ -144,7 +138,7 @@ def _concat(*xs: Any, axis: int) -> Any:
 
 def _slices(g: Tensor, y: Tensor, *xs: Any, axis: int) -> list[Tensor]:
     before: tuple[Any, ...] = (slice(None),) * axis
-    ends = np.cumsum([raw(x).shape[axis] for x in xs]).tolist()
+    ends = np.cumsum([shape_of(x)[axis] for x in xs]).tolist()
     return [_getitem(g, index=(*before, slice(low, high))) for low, high in zip([0, *ends], ends, strict=False)]
 
 
@@ -155,9 +149,9 @@ def concat(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """Join Tensors along an existing axis; their other axes must agree."""
     if not xs:
         raise ValueError("concat: needs at least one Tensor")
-    ndim = raw(xs[0]).ndim
+    ndim, axis = len(shape_of(xs[0])), whole("concat: axis", axis)
     if not -ndim <= axis < ndim:
-        raise ValueError(f"concat: axis {axis} is not one of the {ndim} axes of {raw(xs[0]).shape}")
+        raise ValueError(f"concat: axis {axis} is not one of the {ndim} axes of {shape_of(xs[0])}")
     return _concat(*xs, axis=axis % ndim)
 
 
@@ -165,9 +159,9 @@ def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """Join Tensors of one shape along a new axis."""
     if not xs:
         raise ValueError("stack: needs at least one Tensor")
-    shape = raw(xs[0]).shape
-    if any(raw(x).shape != shape for x in xs):
-        raise ValueError(f"stack: all shapes must be equal, got {', '.join(str(raw(x).shape) for x in xs)}")
+    shape, axis = shape_of(xs[0]), whole("stack: axis", axis)
+    if any(shape_of(x) != shape for x in xs):
+        raise ValueError(f"stack: all shapes must be equal, got {', '.join(str(shape_of(x)) for x in xs)}")
     if not -len(shape) - 1 <= axis <= len(shape):
         raise ValueError(f"stack: axis {axis} is out of range for Tensors of shape {shape}")
     at = axis % (len(shape) + 1)
@@ -190,7 +184,7 @@ _pad.defvjp(lambda g, y, x, *, widths: _getitem(g, index=_inside(x.shape, widths
 
 def pad(x: Any, widths: Sequence[tuple[int, int]]) -> Tensor:
     """Surround x with zeros: ``widths`` gives (before, after) for every axis."""
-    shape = raw(x).shape
+    shape = shape_of(x)
     pairs = [whole_numbers("pad: a width", pair) for pair in widths]
     if len(pairs) != len(shape) or any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
         raise ValueError(
@@ -201,5 +195,7 @@ def pad(x: Any, widths: Sequence[tuple[int, int]]) -> Tensor:
 
 def flatten_samples(x: Any) -> Tensor:
     """Return x (N, ...) as (N, the product of the rest)."""
-    shape = raw(x).shape
+    shape = shape_of(x)
+    if not shape:
+        raise ValueError("flatten_samples(x ()): x must be (N, ...), not a single number")
     return reshape(x, (shape[0], math.prod(shape[1:])))

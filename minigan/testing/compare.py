@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Comparison:
         total = float(np.linalg.norm(np.concatenate(parts))) if parts else 0.0
         return tuple(total / float(np.abs(x).max(initial=1.0)) for x in self.point)
 
-    def fail(self, text: str, kind: type[GradientError] = GradientError) -> None:
+    def fail(self, text: str, kind: type[GradientError] = GradientError) -> NoReturn:
         """Raise with the order and the seed."""
         raise kind(f"{self.settings.where}: {text}")
 
@@ -74,7 +75,6 @@ class Comparison:
             found = self.pullback(cotangents)
         except WrongShape as error:
             self.fail(str(error))
-            raise
         self._require_same(cotangents, kept, "a cotangent was changed in place")
         for name, x, g in zip(self.function.inputs, self.point, found, strict=True):
             if x.shape != g.shape:

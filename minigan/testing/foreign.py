@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from minigan.engine.autodiff import flatten, unflatten
 from minigan.testing.compare import Comparison
-from minigan.testing.function import Arrays, Function, Pullback, Settings
+from minigan.testing.function import Arrays, Function, Pullback, Settings, named_leaves
 from minigan.testing.gradcheck import RTOL, STEP, differentiable
 from minigan.testing.promises import check_promises
 
@@ -35,16 +35,18 @@ def check_vjp(
 
     ``f(*args)`` returns an array or a structure of arrays, and ``g`` has that structure (None for integers). ``vjp``
     returns one array for one float argument, a tuple for several. Arguments without floats are passed on as they are.
+    Lists, tuples and dicts are structures of arguments.
     ``wrap`` makes an array of f's library from NumPy's, ``unwrap`` the other way; without them the arguments' library
     is used. ``rtol``, ``step`` and ``float32`` are those of :func:`minigan.testing.check_grads`. For a second order,
     check the VJP of your gradient function.
 
     Raises what ``check_grads`` raises.
     """
-    wrap = wrap or maker_of(args)
+    leaves = named_leaves(args)
+    wrap = wrap or maker_of(leaves.values())
     unwrap = unwrap or to_numpy
-    given = [x if isinstance(x, str | bytes | type(None)) else unwrap(x) if _is_foreign(x) else x for x in args]
-    varied = differentiable("check_vjp", given)
+    arrays = {name: unwrap(x) if _is_foreign(x) else x for name, x in leaves.items()}
+    varied, given = differentiable("check_vjp", arrays), list(arrays.values())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = unwrap(wrap(np.ones(1))).dtype
@@ -56,7 +58,7 @@ def check_vjp(
 
     def call(objects: Sequence[Any]) -> tuple[list[Any], Any, list[int]]:
         table = dict(zip(varied, objects, strict=True))
-        everything = [table.get(i, x) for i, x in enumerate(args)]
+        everything = unflatten(list(args), (table.get(i, x) for i, x in enumerate(leaves.values())))
         result = f(*everything)
         floats = [k for k, y in enumerate(flatten(result)) if unwrap(y).dtype.kind == "f"]
         if not floats:
@@ -94,7 +96,7 @@ def check_vjp(
         return [np.array(unwrap(leaves[k])) for k in floats]
 
     point = [np.array(given[i], dtype=np.float64) for i in varied]
-    names = tuple(f"argument {i}" for i in varied)
+    names = tuple(list(leaves)[i] for i in varied)
     function = Function(evaluate, linearise, names, "output {}".format, len(point), exact=False)
     rng = np.random.default_rng(seed)
     compared = Comparison(function, point, Settings(rtol, step, False, f"check_vjp, seed {seed}"), rng)
@@ -111,7 +113,7 @@ def _is_foreign(x: Any) -> bool:
     return not isinstance(x, np.ndarray | np.generic | float | int | list | tuple | dict) and hasattr(x, "dtype")
 
 
-def maker_of(args: Sequence[Any]) -> Callable[[np.ndarray], Any]:
+def maker_of(args: Iterable[Any]) -> Callable[[np.ndarray], Any]:
     """Return a function from NumPy's arrays to those of the first argument that is another library's array."""
     for x in args:
         if _is_foreign(x):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,19 @@ class Settings:
     step: float
     linear: bool
     where: str
+
+
+def named_leaves(args: Iterable[Any]) -> dict[str, Any]:
+    """Return the leaves of arguments that are nested lists, tuples and dicts, in order, by names: ``argument 1[0]``."""
+    return dict(leaf for i, x in enumerate(args) for leaf in _named(f"argument {i}", x))
+
+
+def _named(name: str, x: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(x, dict | list | tuple):
+        for key, part in x.items() if isinstance(x, dict) else enumerate(x):
+            yield from _named(f"{name}[{key!r}]", part)
+    else:
+        yield name, x
 
 
 def drawn(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from minigan.engine.autodiff import flatten
+from minigan.engine.autodiff import NoPath, flatten, unflatten
 from minigan.engine.device import to_device, to_numpy
 from minigan.engine.gradmode import enable_grad, no_grad
 from minigan.engine.tensor import FLOATS, Tensor, wrap
 from minigan.engine.transforms import vjp
 from minigan.testing.compare import Comparison
 from minigan.testing.differences import EPS
-from minigan.testing.function import Arrays, Function, Pullback, Settings
+from minigan.testing.function import Arrays, Function, Pullback, Settings, named_leaves
 from minigan.testing.noise import largest
 from minigan.testing.promises import check_promises
 from minigan.testing.verdict import GradientError, KinkError, NoiseError
@@ -50,10 +50,11 @@ def check_grads(
     """Check the derivatives of ``f`` at ``args`` up to ``order`` against finite differences, in float64.
 
     ``f`` takes Tensors and returns a Tensor or a structure of Tensors. Float arguments (arrays, numbers or Tensors) are
-    differentiated, others passed on as they are. ``step`` is the first step tried, relative to max(1, |x|); others
-    follow where they say more. ``linear`` takes one step of 1 with rtol 1e-12 for the first order. ``rtol`` defaults to
-    1e-8, 1e-7 and 1e-6 for orders 1, 2 and 3, beside the error of the differences. ``f`` is given its arrays on
-    ``device``. With ``float32`` its result in float32 must agree as far as float32 goes, if it takes float32.
+    differentiated, others passed on as they are; lists, tuples and dicts are structures of arguments. ``step`` is the
+    first step tried, relative to max(1, |x|); others follow where they say more. ``linear`` takes one step of 1 with
+    rtol 1e-12 for the first order. ``rtol`` defaults to 1e-8, 1e-7 and 1e-6 for orders 1, 2 and 3, beside the error of
+    the differences. ``f`` is given its arrays on ``device``. With ``float32`` its result in float32 must agree as far
+    as float32 goes, if it takes float32.
 
     Raises :class:`GradientError` (an AssertionError); :class:`KinkError` if the function has no derivative there;
     :class:`NoiseError` if its values are too noisy to tell; ValueError for arguments with NaN or infinity; TypeError if
@@ -61,22 +62,25 @@ def check_grads(
     """
     if order not in (1, 2, 3):
         raise ValueError(f"check_grads: order must be 1, 2 or 3, not {order}")
-    given = [to_numpy(x.data) if isinstance(x, Tensor) else x for x in args]
-    varied = differentiable("check_grads", given)
+    leaves = {k: to_numpy(x.data) if isinstance(x, Tensor) else x for k, x in named_leaves(args).items()}
+    varied, given = differentiable("check_grads", leaves), list(leaves.values())
     rng = np.random.default_rng(seed)
 
     def of_varied(*xs: Tensor) -> tuple[Tensor, ...]:
         table = {i: x.to(device) for i, x in zip(varied, xs, strict=True)}
-        results = flatten(f(*(table.get(i, moved(x, device)) for i, x in enumerate(given))))
+        objects = (table.get(i, moved(x, device)) for i, x in enumerate(given))
+        results = flatten(f(*unflatten(list(args), objects)))
         return tuple(y.to("cpu") for y in _floats(results))
 
     function = of_varied
     point = [np.array(given[i], dtype=np.float64) for i in varied]
-    names, count = tuple(f"argument {i}" for i in varied), len(varied)
+    names, count = tuple(list(leaves)[i] for i in varied), len(varied)
     what: str = "output {}"
     sizes: tuple[float, ...] = ()
     for level in range(1, order + 1):
-        settings = Settings(rtol or RTOL[level], step, linear and level == 1, f"order {level}, seed {seed}")
+        settings = Settings(
+            RTOL[level] if rtol is None else rtol, step, linear and level == 1, f"order {level}, seed {seed}"
+        )
         if settings.linear:
             settings = Settings(min(settings.rtol, 1e-12), step, True, settings.where)
         compared = Comparison(_arrays_of(function, names, what, level, count, sizes), point, settings, rng)
@@ -94,22 +98,24 @@ def check_grads(
         what = "the gradient of argument {}" if level == 1 else "gradient {} of the gradients"
 
 
-def differentiable(name: str, given: Sequence[Any]) -> list[int]:
+def differentiable(name: str, leaves: dict[str, Any]) -> list[int]:
     """Return the positions of float arguments; TypeError if there are none, ValueError for NaN and infinity."""
-    kinds = [np.asarray(x).dtype for x in given]
-    for i, dtype in enumerate(kinds):
-        if dtype.kind in "fc" and dtype not in FLOATS:
-            raise TypeError(f"{name}: argument {i} is {dtype}: a gradient is checked for float32 and float64")
-    varied = [i for i, dtype in enumerate(kinds) if dtype in FLOATS]
+    varied = []
+    for i, (argument, leaf) in enumerate(leaves.items()):
+        if not isinstance(leaf, int | float | complex) and not hasattr(leaf, "__array__"):
+            continue
+        x = np.asarray(leaf)
+        if x.dtype in FLOATS:
+            varied.append(i)
+            if not np.isfinite(x).all():
+                entry = tuple(map(int, np.argwhere(~np.isfinite(x))[0]))
+                raise ValueError(
+                    f"{name}: {argument} is {x[entry]} at entry {entry}: a gradient is checked at finite points"
+                )
+        elif x.dtype.kind in "fc":
+            raise TypeError(f"{name}: {argument} is {x.dtype}: a gradient is checked for float32 and float64")
     if not varied:
         raise TypeError(f"{name}: no argument is of a float dtype: at least one must be")
-    for i in varied:
-        x = np.asarray(given[i])
-        if not np.isfinite(x).all():
-            entry = tuple(map(int, np.argwhere(~np.isfinite(x))[0]))
-            raise ValueError(
-                f"{name}: argument {i} is {x[entry]} at entry {entry}: a gradient is checked at finite points"
-            )
     return varied
 
 
@@ -170,7 +176,7 @@ def _grouped(function: OfTensors, point: Arrays) -> Any:
 
         try:
             return _linearise(of_variables, variables)
-        except ValueError:  # the function differentiates with respect to its other arguments itself
+        except NoPath:  # the function differentiates with respect to its other arguments itself
             return _linearise(functools.partial(of_variables, constant=False), variables)
 
     return linearise

@@ -418,7 +418,7 @@ ROWS: tuple[Row, ...] = (
     _reduction("mean", ops.mean, np.mean, covers=("sum",), linear=True),
     _reduction("var", ops.var, np.var, covers=("sum",)),
     _reduction("max", ops.max, np.max, "spaced", ("amax",)),
-    _reduction("min", ops.min, np.min, "spaced", ("amax",)),
+    _reduction("min", ops.min, np.min, "spaced", ("amin",)),
     _reduction("logsumexp", ops.logsumexp, lambda x, axis, keepdims: np.log(np.exp(x).sum(axis, keepdims=keepdims)),
                covers=("logsumexp",)),
     Row("softmax", ops.softmax, _softmax, _one_axis, ("softmax",)),
