@@ -31,7 +31,7 @@ settings.register_profile(
     "minigan",
     deadline=None,
     derandomize=IN_CI,
-    max_examples=15 if IN_CI else 4,
+    max_examples=10 if IN_CI else 4,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("minigan")

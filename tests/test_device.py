@@ -299,7 +299,7 @@ def test_tf32_is_a_setting_of_a_run_and_changes_its_products():
     np.testing.assert_allclose(weights[1], weights[0], rtol=0.1, atol=0.01)
     assert (weights[0] != weights[1]).any()
     with pytest.raises(ValueError, match="tf32: TF32 needs device cuda or cuda-emulated"):
-        Config(device="cpu", tf32=True)
+        build(Config(device="cpu", tf32=True))
 
 
 def test_a_gpu_without_tensor_cores_makes_true_products_and_says_so(monkeypatch):

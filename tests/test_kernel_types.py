@@ -104,10 +104,10 @@ def test_a_number_of_any_type_is_the_number_that_it_is(name, odd_first, each_in_
             whole = isinstance(CALLS[name][1][key], int)
             if whole and not issubclass(kind, int | np.integer):
                 continue
+            if each_in_a_new_process:
+                forget_compiled_code()
             for value in (1, 0, 2) if whole or issubclass(kind, int | np.integer) else (0.5, 0.25):
                 plain = int(value) if whole else float(value)
-                if each_in_a_new_process:
-                    forget_compiled_code()
                 calls = [(kind(value), np.float32), (plain, np.float32)]
                 calls += [(kind(value), np.float64), (plain, np.float64)]
                 found = {}
