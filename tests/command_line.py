@@ -2,10 +2,14 @@
 
 import contextlib
 import io
+import os
 import shlex
+
+import pytest
 
 from minigan.cli import main as cli
 
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and devices as POSIX has them")
 COMPILING = "minigan: compiling the CPU kernels"  # said once, on a machine that has not run minigan before
 
 

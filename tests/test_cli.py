@@ -21,12 +21,10 @@ from minigan.engine.device import why_not
 from minigan.gan import Config, Trainer
 from minigan.run import checkpoint
 
-from .command_line import COMPILING, Screen, cli, main
+from .command_line import COMPILING, Screen, cli, main, posix
 
 RING = "--data ring --model mlp --width 8 --latent 4 --batch-size 16 --log-every 5 --sample-every 20"
 DIGITS = "--width 2 --latent 4 --batch-size 8 --steps 4 --log-every 2 --sample-every 4"
-
-posix = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
 
 @contextlib.contextmanager

@@ -16,11 +16,12 @@ from unittest.mock import Mock
 import pytest
 
 from minigan.cli import main as cli
-from minigan.data import DATASETS, ring
 from minigan.gan import Config
 from minigan.gan.config import TABLES
 from minigan.run import pictures
 from minigan.run.folder import Run
+
+from .quick import take_few_points
 
 SMALL = [
     "train", "--data", "ring", "--steps", "1", "--batch-size", "4", "--width", "2", "--depth", "1", "--pack", "1",
@@ -121,7 +122,7 @@ SOME = random.Random(5).sample(LINES, 30)
 def _few_points():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "fsync", lambda handle: None)  # nothing here depends on when the disk is written
-        patched.setitem(DATASETS, "ring", dataclasses.replace(DATASETS["ring"], load=lambda: ring(200)))
+        take_few_points(patched.setitem)
         yield
 
 

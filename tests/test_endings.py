@@ -11,33 +11,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors.numpy import save_file
 
 import minigan.kernels.memory as memory
-from minigan.data import DATASETS, ring
-from minigan.gan import Config, Diverged, Trainer
+from minigan.gan import Diverged, Trainer
 from minigan.lab.diagnosis import variety
-from minigan.run import checkpoint, lock, pictures
+from minigan.run import checkpoint, lock
 from minigan.run import folder as runs
 from minigan.run.run import Run
 
-from .command_line import Screen, cli, main
+from .command_line import Screen, cli, main, posix
+from .quick import RING, draw_nothing, take_few_points
 
-posix = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
-SMALL = Config(
-    data="ring", model="mlp", width=2, latent=2, batch_size=8, steps=4, log_every=1, sample_every=2,
-    checkpoint_every=4, batch_norm=False, device="cpu",
-)  # fmt: skip
+SMALL = replace(RING, steps=4, sample_every=2)
 
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     """Work in an empty folder with settings; draw nothing and take few data: nothing here depends on them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pictures, "scatter", lambda points, real, title: Image.new("RGB", (4, 4)))
-    monkeypatch.setattr(pictures, "curves", lambda *of: pictures.save(Image.new("RGB", (4, 4)), of[-1]))
-    monkeypatch.setitem(DATASETS, "ring", replace(DATASETS["ring"], load=lambda: ring(200)))
+    draw_nothing(monkeypatch.setattr)
+    take_few_points(monkeypatch.setitem)
     Path("small.toml").write_text(SMALL.to_toml(), encoding="utf-8")
 
 

@@ -201,7 +201,7 @@ def test_streams_and_steps_and_seeds_give_different_numbers():
 
 
 def test_every_seed_gives_other_weights_dropout_and_noise():
-    """Seeds that agree in half of their bits, and neighbours, are seeds of their own."""
+    """So do seeds that differ in half of their bits alone, and neighbouring ones."""
 
     def made(seed):
         mg.manual_seed(seed)

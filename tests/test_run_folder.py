@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import io
 import itertools
 import os
 import shlex
@@ -15,33 +14,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from minigan.cli import main as cli
-from minigan.data import DATASETS, Dataset, ring
-from minigan.gan import Config, Diverged, build
-from minigan.run import checkpoint, lock, pictures, tables
+from minigan.data import Dataset
+from minigan.gan import Diverged, build
+from minigan.run import checkpoint, lock, tables
 from minigan.run import folder as runs
 from minigan.run.explain import explain
 
-posix = pytest.mark.skipif(os.name != "posix", reason="signals and devices are POSIX")
-
-RING = Config(
-    data="ring", model="mlp", width=2, latent=2, batch_size=8, steps=8, log_every=1, sample_every=4,
-    checkpoint_every=4, batch_norm=False, device="cpu",
-)  # fmt: skip
+from .command_line import Screen, cli, posix
+from .quick import RING, draw_nothing, take_few_points
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Draw nothing and take few data: nothing here depends on them."""
-    monkeypatch.setattr(pictures, "scatter", lambda points, real, title: Image.new("RGB", (4, 4)))
-    monkeypatch.setattr(pictures, "curves", lambda *of: pictures.save(Image.new("RGB", (4, 4)), of[-1]))
-    monkeypatch.setitem(DATASETS, "ring", replace(DATASETS["ring"], load=lambda: ring(200)))
-
-
-class Screen(io.StringIO):
-    encoding = "utf-8"
+    draw_nothing(monkeypatch.setattr)
+    take_few_points(monkeypatch.setitem)
 
 
 def main(line, out=None):

@@ -4,7 +4,6 @@ A way of spoiling is a function of a folder. ``SAMPLE`` of them run by default, 
 """
 
 import contextlib
-import io
 import json
 import os
 import re
@@ -19,21 +18,18 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
-from minigan.cli import main as cli
-from minigan.data import DATASETS, ring
-from minigan.gan import Config
 from minigan.run import checkpoint, pictures
 from minigan.run import folder as runs
 from minigan.run.lock import NAME as LOCK
 
+from .command_line import Screen, cli
+from .quick import RING as EIGHT
+from .quick import blank, take_few_points
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="pipes, links and alarms as POSIX has them")
 
-RING = Config(
-    data="ring", model="mlp", width=2, latent=2, batch_size=8, steps=12, log_every=1, sample_every=6,
-    checkpoint_every=4, batch_norm=False, device="cpu",
-)  # fmt: skip
+RING = replace(EIGHT, steps=12, sample_every=6)
 NEW, OLD = "checkpoints/step_0000012.safetensors", "checkpoints/step_0000008.safetensors"
 FILES = [
     "config.toml", "metrics.csv", "variety.csv", "spectrum.csv", "samples", "samples/step_0000006.png", "samples.png",
@@ -426,10 +422,6 @@ class Hung(BaseException):
     pass
 
 
-class Screen(io.StringIO):
-    encoding = "utf-8"
-
-
 @contextlib.contextmanager
 def in_time():
     def stop(*_):
@@ -463,11 +455,6 @@ def content_of(folder):
     return found
 
 
-def blank(points, real, title):
-    """What takes the place of a cloud of points: nothing here depends on it, and drawing it takes long."""
-    return Image.new("RGB", (4, 4))
-
-
 def small_figure(width, height):
     """A figure of few pixels whose panels are not arranged: what is drawn stays, and most of the time goes."""
     figure = Figure(figsize=(width, height), dpi=20)
@@ -481,7 +468,7 @@ def _quick():
         patched.setattr(pictures, "new_figure", small_figure)
         patched.setattr(os, "fsync", lambda handle: None)  # nothing here depends on when the disk is written
         patched.setattr(pictures, "scatter", blank)
-        patched.setitem(DATASETS, "ring", replace(DATASETS["ring"], load=lambda: ring(200)))
+        take_few_points(patched.setitem)
         yield
 
 
@@ -502,7 +489,7 @@ def trouble(name, good):
     with pytest.MonkeyPatch.context() as patched:
         if not name.startswith(("metrics.csv", "variety.csv", "spectrum.csv")):  # figures are drawn of tables alone
             for figure in ("curves", "diagnosis", "spectra"):
-                patched.setattr(pictures, figure, lambda *of: pictures.save(blank(None, None, ""), of[-1]))
+                patched.setattr(pictures, figure, lambda *of: pictures.save(blank(), of[-1]))
         return _trouble(*CASES[name], good)
 
 

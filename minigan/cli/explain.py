@@ -27,12 +27,12 @@ def explain(arguments: Sequence[str]) -> int:
 
     options: Explain = parse(Explain, arguments)
     found = read(options.run)
-    picture = options.run / "explain.png"
+    picture, words = options.run / "explain.png", found.text(min(100, shutil.get_terminal_size().columns))
     try:
         found.draw(picture)  # before a reader who has seen enough leaves
     except OSError as error:  # the words need no writing
-        print(found.text(min(100, shutil.get_terminal_size().columns)))
+        print(words)
         raise Refusal(f"{error.strerror or error}; there is no picture", 1) from None
-    print(found.text(min(100, shutil.get_terminal_size().columns)))
+    print(words)
     print(f"the picture is {picture}")
     return 0

@@ -51,7 +51,7 @@ def _sentence(box: str) -> str:
 
 
 def report_complaints(complaints: Sequence[str]) -> None:
-    """Print on stderr what is not as it should be with a run."""
+    """Print the complaints about a run on stderr."""
     for complaint in complaints:
         say(complaint)
 

@@ -61,14 +61,19 @@ def why_no_tf32(device: str) -> str | None:
     return f"{cuda.describe(device)} has no tensor cores for TF32: it needs sm_80 or newer"
 
 
+def require_known(device: str) -> None:
+    """Raise ValueError unless ``device`` is the name of one, which need not be here, or "auto"."""
+    if device not in ("auto", *DEVICES):
+        raise ValueError(f"unknown device {device!r}: choose from auto, {', '.join(DEVICES)}")
+
+
 def resolve(device: str | None) -> str:
     """Return a usable device for ``device``, or the best one for "auto"; ValueError says why it cannot be used."""
     if device is None:
         return "cpu"
     if device == "auto":
         return "cpu" if why_not("cuda") else "cuda"
-    if device not in DEVICES:
-        raise ValueError(f"unknown device {device!r}: choose from auto, {', '.join(DEVICES)}")
+    require_known(device)
     reason = why_not(device)
     if reason:
         raise ValueError(f"device {device!r}: {reason}")

@@ -60,9 +60,10 @@ class Traced:
         program = self._programs.get(kind)
         if self._in_vain > MOST:
             return _constants(self.function(*inputs))
-        if program is None or (changed := program.changed()) is not None:
-            if program is not None:
-                self._count(changed)
+        changed = None if program is None else program.changed()
+        if changed is not None:
+            self._count(changed)
+        if program is None or changed is not None:
             result, recorder = record(self.function, inputs, arrays)
             result = _constants(result)
             self._programs[kind] = _Program(recorder, result, arrays, self.objects())
@@ -74,7 +75,7 @@ class Traced:
             return program.replay(arrays)
         return program.prove(self.function, inputs, arrays)
 
-    def _count(self, changed: str | None) -> None:
+    def _count(self, changed: str) -> None:
         self._in_vain += 1
         if self._in_vain > MOST:
             warnings.warn(

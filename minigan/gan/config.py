@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from minigan.data import DATASETS, files
-from minigan.engine.device import DEVICES
+from minigan.engine.device import require_known
 from minigan.gan import penalties
 from minigan.gan.dynamics import DYNAMICS
 from minigan.gan.models import ACTIVATIONS, MODELS
@@ -132,8 +132,7 @@ class Config:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose from {', '.join(table)}")
         penalties.parse(self.penalty, 0.0)
         self._require_a_match()
-        if self.device not in ("auto", *DEVICES):
-            raise ValueError(f"unknown device {self.device!r}: choose from auto, {', '.join(DEVICES)}")
+        require_known(self.device)
         for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

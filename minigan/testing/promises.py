@@ -141,7 +141,8 @@ def _require(
             lambda i: f"the gradient of {names[i]}" if len(names) > 1 else "the gradient",
         ),
     )
+    may_overflow = unit != 1.0 and not _is_moderate(compared.point, wanted)  # in float32, which is no fault
     for of, found, right, name in pairs:
-        if unit != 1.0 and not _is_moderate(compared.point, wanted):  # what overflows in float32 is no fault
+        if may_overflow:
             found = [np.where(np.isfinite(a), a, b) for a, b in zip(found, right, strict=True)]
         wanted.noise.require(found, right, report(name), of, unit)
